@@ -1,0 +1,9 @@
+//! The one door to shared memory: every atomic of the crate comes from here.
+//!
+//! Loom models, fault injection and other kernels' primitives are swapped in at this
+//! place and nowhere else. Only fences order totally (`fence(SeqCst)`); no access is SeqCst.
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
