@@ -1,0 +1,76 @@
+//! Builds the preload library and leaves it in OUT_DIR, from where the command embeds it.
+//!
+//! A cargo of its own with a target directory of its own: the outer build holds the lock of the
+//! outer one, and the library must not see the outer flags (sanitizers, coverage, `--cfg loom`).
+//! `STACKDEPOT_PRELOAD_LIBRARY=FILE` embeds a library that was built elsewhere, for packagers.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the library is built from, relative to `crates/`.
+const SOURCES: [&str; 3] = ["stackdepot", "stackdepot-region", "stackdepot-preload"];
+
+fn main() {
+    let target = variable("TARGET");
+    assert!(
+        target.starts_with("x86_64-") && target.ends_with("-linux-gnu"),
+        "stackdepot records on x86-64 Linux with glibc only, not on {target}",
+    );
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let crates = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
+    println!("cargo::rerun-if-env-changed=STACKDEPOT_PRELOAD_LIBRARY");
+    println!("cargo::rerun-if-changed=build.rs");
+    let library = match env::var_os("STACKDEPOT_PRELOAD_LIBRARY").filter(|value| !value.is_empty()) {
+        Some(given) => {
+            let given = PathBuf::from(given);
+            println!("cargo::rerun-if-changed={}", given.display());
+            given
+        }
+        None => build(&crates, &out, &target),
+    };
+    let embedded = out.join("libstackdepot_preload.so");
+    fs::copy(&library, &embedded)
+        .unwrap_or_else(|error| panic!("cannot copy {}: {error}", library.display()));
+}
+
+fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
+    for name in SOURCES {
+        println!("cargo::rerun-if-changed={}", crates.join(name).join("src").display());
+        println!("cargo::rerun-if-changed={}", crates.join(name).join("Cargo.toml").display());
+    }
+    println!("cargo::rerun-if-changed={}", crates.join("../Cargo.toml").display());
+    let target_dir = out.join("preload");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo
+        .args(["build", "--release", "--quiet", "--package", "stackdepot-preload", "--target", target])
+        .arg("--manifest-path")
+        .arg(crates.join("stackdepot-preload/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target_dir);
+    // A checkout has the lock file; a source tree without one resolves anew.
+    let lock = crates.join("../Cargo.lock");
+    if lock.exists() {
+        println!("cargo::rerun-if-changed={}", lock.display());
+        cargo.arg("--locked");
+    }
+    for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        cargo.env_remove(name);
+    }
+    for (name, _) in env::vars_os() {
+        // Profiles of the outer build, such as coverage or `panic`, are not the library's.
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+            cargo.env_remove(name);
+        }
+    }
+    // The hooks' own frames are walked by frame pointer, so every function needs one.
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Cforce-frame-pointers=yes");
+    let status = cargo.status().unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
+    assert!(status.success(), "the preload library does not build");
+    target_dir.join(target).join("release/libstackdepot_preload.so")
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|_| panic!("cargo did not set {name}"))
+}
