@@ -1,0 +1,239 @@
+//! Safe reads of stack words: which addresses may be read, proven before each read.
+//!
+//! Key type: [`StackRange`], a span of addresses known to be readable. The main thread's
+//! stack is known from the start (`__libc_stack_end`). Any other stack (threads, coroutines,
+//! signal stacks) is learnt page by page with a system call that only tests readability,
+//! once per page and thread, because [`crate::unwind::threads`] keeps the ranges. Garbage
+//! registers therefore end a walk; they never crash the program.
+
+#![allow(unsafe_code)] // reads foreign stack memory; makes one raw system call
+
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+const PAGE_BYTES: u64 = 4096;
+/// User addresses lie below this.
+pub const ADDRESS_LIMIT: u64 = 1 << 47;
+/// Most pages between a known range and a new address that are tested to join the two.
+const JOIN_PAGES: u64 = 16;
+/// Most readability tests per walk.
+const TEST_BUDGET: u32 = 64;
+
+/// Where the main thread's stack ends (outer end), page-aligned; 0 until [`init`].
+static MAIN_END: AtomicU64 = AtomicU64::new(0);
+/// How far below its end the main thread's stack can reach: nothing else is mapped there.
+static MAIN_BYTES: AtomicU64 = AtomicU64::new(0);
+/// Raised when stacks may have been unmapped; ranges learnt under an older value are void.
+static STACKS_EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// Notes where the main thread's stack lies: `stack_end` is glibc's `__libc_stack_end`,
+/// `limit_bytes` the soft limit of the stack at start-up.
+pub fn init(stack_end: u64, limit_bytes: u64) {
+    let end = stack_end.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
+    // The kernel keeps this much address space free below the stack; an unlimited stack puts
+    // the mappings elsewhere altogether.
+    MAIN_BYTES.store(limit_bytes.min(1 << 30), Ordering::Relaxed);
+    // ORDERING: Release, with the Acquire in `StackRange::around`: carries MAIN_BYTES.
+    MAIN_END.store(end, Ordering::Release);
+}
+
+/// Forgets all learnt ranges: memory that may have held a stack was unmapped.
+pub fn forget_all() {
+    // ORDERING: Relaxed: the caller unmaps later in its own program order; another thread
+    // whose stack goes away under its feet is the program's error, not ours.
+    STACKS_EPOCH.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The present epoch of learnt ranges.
+#[inline]
+pub fn stacks_epoch() -> u64 {
+    STACKS_EPOCH.load(Ordering::Relaxed)
+}
+
+/// Addresses `low..high`, every byte of which is readable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackRange {
+    /// First readable address.
+    pub low: u64,
+    /// End of the readable addresses.
+    pub high: u64,
+}
+
+impl StackRange {
+    /// Nothing is known.
+    pub const EMPTY: StackRange = StackRange { low: 0, high: 0 };
+
+    /// Whether `address` lies inside.
+    #[inline]
+    pub fn contains(&self, address: u64) -> bool {
+        address >= self.low && address < self.high
+    }
+
+    /// The range from the page of `sp` to the end of the main stack, if `sp` lies there.
+    #[inline]
+    fn of_main(sp: u64) -> Option<StackRange> {
+        // ORDERING: Acquire, with the Release in `init`.
+        let end = MAIN_END.load(Ordering::Acquire);
+        let below_bytes = end.wrapping_sub(sp);
+        let is_main = below_bytes != 0 && below_bytes <= MAIN_BYTES.load(Ordering::Relaxed);
+        is_main.then_some(StackRange {
+            low: sp & !(PAGE_BYTES - 1),
+            high: end,
+        })
+    }
+
+    /// Whether this is (part of) the main thread's stack, whose bounds need no learning.
+    #[inline]
+    pub fn is_main(&self) -> bool {
+        self.high != 0 && self.high == MAIN_END.load(Ordering::Relaxed)
+    }
+}
+
+/// Reader of the stack that a walk is on.
+#[derive(Debug)]
+pub struct StackReader {
+    range: StackRange,
+    tests_left: u32,
+}
+
+impl StackReader {
+    /// A reader for the stack that `sp`, the stack pointer of running code, points into.
+    /// `known` is what was learnt about this stack before, or empty.
+    #[inline]
+    pub fn new(sp: u64, known: StackRange) -> StackReader {
+        let mut reader = StackReader {
+            range: known,
+            tests_left: TEST_BUDGET,
+        };
+        if let Some(main) = StackRange::of_main(sp) {
+            reader.range = main;
+        } else if !known.contains(sp) {
+            // The word below `sp` was written by the call just now, but `sp` itself may be the
+            // first byte of the next page: the first read finds out.
+            reader.range = StackRange::EMPTY;
+        }
+        reader
+    }
+
+    /// What is known to be readable by now.
+    #[inline]
+    pub fn range(&self) -> StackRange {
+        self.range
+    }
+
+    /// The word at `address`, or `None` if it is unaligned or cannot be read.
+    #[inline]
+    pub fn read(&mut self, address: u64) -> Option<u64> {
+        if address & 7 != 0 {
+            return None;
+        }
+        // An aligned word lies inside as a whole if its first byte does: bounds are pages.
+        if !self.range.contains(address) && !self.learn(address) {
+            return None;
+        }
+        // SAFETY: the address is aligned and inside memory that is mapped readable: the main
+        // stack from a live stack pointer up, or pages that were tested (and are void once
+        // `forget_all` is called). Volatile: the words belong to other code's frames.
+        Some(unsafe { core::ptr::read_volatile(address as *const u64) })
+    }
+
+    /// Tries to make `address` part of the range, or to make a new range around it.
+    #[cold]
+    #[inline(never)]
+    fn learn(&mut self, address: u64) -> bool {
+        if address < PAGE_BYTES || address >= ADDRESS_LIMIT {
+            return false;
+        }
+        let page = address & !(PAGE_BYTES - 1);
+        if !self.test(page) {
+            return false;
+        }
+        if let Some(main) = StackRange::of_main(address) {
+            self.range = main;
+            return true;
+        }
+        let span = PAGE_BYTES * JOIN_PAGES;
+        if page >= self.range.high && page - self.range.high < span {
+            while self.range.high < page && self.test(self.range.high) {
+                self.range.high += PAGE_BYTES;
+            }
+            if self.range.high == page {
+                self.range.high += PAGE_BYTES;
+                return true;
+            }
+        } else if page < self.range.low && self.range.low - page <= span {
+            while self.range.low > page && self.test(self.range.low - PAGE_BYTES) {
+                self.range.low -= PAGE_BYTES;
+            }
+            if self.range.low == page {
+                return true;
+            }
+        }
+        self.range = StackRange {
+            low: page,
+            high: page + PAGE_BYTES,
+        };
+        true
+    }
+
+    fn test(&mut self, page: u64) -> bool {
+        if self.tests_left == 0 {
+            return false;
+        }
+        self.tests_left -= 1;
+        is_readable(page)
+    }
+}
+
+/// Asks the kernel whether the aligned word at `address` can be read.
+///
+/// `rt_sigprocmask` with an invalid operation copies the new mask in, then refuses: EFAULT
+/// says unreadable, EINVAL readable, and nothing changes either way. It needs no descriptor
+/// and sandboxes allow it. Made without libc, so that errno stays as the program left it.
+fn is_readable(address: u64) -> bool {
+    const RT_SIGPROCMASK: i64 = 14;
+    const INVALID_OPERATION: i64 = -1;
+    const EINVAL: i64 = 22;
+    let result: i64;
+    // SAFETY: the call neither reads nor writes our memory: the kernel copies 8 bytes from
+    // `address` if it can, and the invalid operation makes it fail before any change.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") RT_SIGPROCMASK => result,
+            in("rdi") INVALID_OPERATION,
+            in("rsi") address,
+            in("rdx") 0_u64,
+            in("r10") 8_u64,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == -EINVAL
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{StackRange, StackReader, is_readable};
+
+    #[test]
+    fn unreadable_addresses_are_told_from_readable_ones() {
+        let word = 7_u64;
+        assert!(is_readable(&raw const word as u64));
+        assert!(!is_readable(0));
+        assert!(!is_readable(0xffff_8000_0000_0000));
+    }
+
+    #[test]
+    fn a_read_outside_any_mapping_answers_none() {
+        let words = vec![3_u64; 1024];
+        let start = words.as_ptr() as u64;
+        let mut reader = StackReader::new(start, StackRange::EMPTY);
+        assert_eq!(reader.read(start), Some(3));
+        assert_eq!(reader.read(start + 4), None);
+        assert_eq!(reader.read(u64::MAX - 7), None);
+        assert_eq!(reader.read(0), None);
+        assert_eq!(reader.read(start + 8 * 1023), Some(3));
+    }
+}

@@ -1,0 +1,237 @@
+//! One step of a walk: from a frame's registers to its caller's.
+
+use super::rule::{Cfa, Rule, SavedBp};
+use super::stack::{ADDRESS_LIMIT, StackReader};
+use super::{Truncation, cache, gate, known, modules, table};
+
+/// Farthest a frame pointer may lie from the stack pointer in code without tables.
+const GUESS_BYTES: u64 = 0x4000;
+/// Largest frame; a CFA farther away, or not above `sp`, is another stack.
+const FRAME_BYTES_LIMIT: u64 = 1 << 30;
+/// Stack switches (signal frames, split stacks) followed in one walk.
+const SWITCH_LIMIT: u32 = 8;
+
+/// The registers of one frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// The return address into this frame.
+    pub ip: u64,
+    /// The stack pointer after the call returns.
+    pub sp: u64,
+    /// The frame pointer register.
+    pub bp: u64,
+}
+
+/// The caller's registers and where they were read, for the memo.
+#[derive(Clone, Copy, Debug)]
+pub struct Stepped {
+    /// The caller's registers.
+    pub caller: Registers,
+    /// Where the caller's `bp` was read; 0 if it is unchanged. (`ip` is at `sp - 8`.)
+    pub bp_at: u64,
+    /// Where the CFA itself was read; 0 if it was computed. The word equals `caller.sp`.
+    pub cfa_at: u64,
+}
+
+/// What a step led to.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// The caller's frame.
+    Caller(Stepped),
+    /// There is no caller.
+    End,
+    /// The walk cannot go on.
+    Failed(Truncation),
+}
+
+/// The state of a walk that does not depend on the frame.
+#[derive(Debug)]
+pub struct Stepper {
+    /// Reads the stack.
+    pub stack: StackReader,
+    epoch: u32,
+    /// The registers come from a signal frame: `ip` is an instruction, not a return address.
+    is_interrupted: bool,
+    switches: u32,
+}
+
+impl Stepper {
+    /// Starts at frames called from running code.
+    #[inline]
+    pub fn new(stack: StackReader, epoch: u32) -> Stepper {
+        Stepper {
+            stack,
+            epoch,
+            is_interrupted: false,
+            switches: 0,
+        }
+    }
+
+    /// Whether the walk has stayed on one stack, growing outward: only such may be memoised.
+    #[inline]
+    pub fn is_straight(&self) -> bool {
+        self.switches == 0
+    }
+
+    /// Whether the next step starts from an interrupted instruction.
+    #[inline]
+    pub fn is_interrupted(&self) -> bool {
+        self.is_interrupted
+    }
+
+    /// Steps from `frame` to its caller.
+    #[inline]
+    pub fn step(&mut self, frame: &Registers) -> Step {
+        let pc = if self.is_interrupted {
+            frame.ip
+        } else {
+            frame.ip.wrapping_sub(1)
+        };
+        self.is_interrupted = false;
+        if pc >= ADDRESS_LIMIT {
+            return Step::Failed(Truncation::NoTable);
+        }
+        let key = cache::Key::new(pc, self.epoch);
+        let rule = match Rule::unpack(cache::get(key)) {
+            Some(rule) => rule,
+            None => match resolve(pc, key) {
+                Ok(Some(rule)) => rule,
+                Ok(None) => return self.guess(frame),
+                Err(truncation) => return Step::Failed(truncation),
+            },
+        };
+        match rule {
+            Rule::Frame { cfa, bp } => self.frame(frame, cfa, bp),
+            Rule::Signal => self.signal(frame),
+            Rule::End => Step::End,
+            Rule::Unsupported => Step::Failed(Truncation::Unsupported),
+        }
+    }
+
+    #[inline]
+    fn frame(&mut self, frame: &Registers, cfa: Cfa, bp: SavedBp) -> Step {
+        let (sp, cfa_at) = match cfa {
+            Cfa::Sp(offset) => (add(frame.sp, offset), 0),
+            Cfa::Bp(offset) => (add(frame.bp, offset), 0),
+            Cfa::DerefBp { at, offset } => match self.deref(frame.bp, at, offset) {
+                Some(found) => found,
+                None => return Step::Failed(Truncation::BadStack),
+            },
+            Cfa::DerefSp { at, offset } => match self.deref(frame.sp, at, offset) {
+                Some(found) => found,
+                None => return Step::Failed(Truncation::BadStack),
+            },
+        };
+        if sp.wrapping_sub(frame.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT && !self.switch() {
+            return Step::Failed(Truncation::BadStack);
+        }
+        let Some(ip) = self.stack.read(sp.wrapping_sub(8)) else {
+            return Step::Failed(Truncation::BadStack);
+        };
+        let bp_at = match bp {
+            SavedBp::Unchanged => 0,
+            SavedBp::AtCfa(words) => add(sp, i32::from(words) * 8),
+            SavedBp::AtBp(words) => add(frame.bp, i32::from(words) * 8),
+        };
+        self.caller(ip, sp, frame.bp, bp_at, cfa_at)
+    }
+
+    /// Reads a CFA that lies in memory. One with an offset cannot be checked again by the
+    /// memo, which compares the word with `sp`: it counts as a switch.
+    fn deref(&mut self, base: u64, at: i16, offset: i16) -> Option<(u64, u64)> {
+        let cfa_at = add(base, i32::from(at));
+        let word = self.stack.read(cfa_at)?;
+        if offset != 0 && !self.switch() {
+            return None;
+        }
+        Some((add(word, i32::from(offset)), cfa_at))
+    }
+
+    #[inline]
+    fn caller(&mut self, ip: u64, sp: u64, bp: u64, bp_at: u64, cfa_at: u64) -> Step {
+        let bp = if bp_at == 0 {
+            bp
+        } else {
+            match self.stack.read(bp_at) {
+                Some(bp) => bp,
+                None => return Step::Failed(Truncation::BadStack),
+            }
+        };
+        if ip == 0 {
+            return Step::End;
+        }
+        Step::Caller(Stepped {
+            caller: Registers { ip, sp, bp },
+            bp_at,
+            cfa_at,
+        })
+    }
+
+    /// Steps through the kernel's signal frame: `sp` points at the `ucontext`.
+    fn signal(&mut self, frame: &Registers) -> Step {
+        const BP_AT: i32 = 120;
+        const SP_AT: i32 = 160;
+        const IP_AT: i32 = 168;
+        let mut read = |offset| self.stack.read(add(frame.sp, offset));
+        let (Some(bp), Some(sp), Some(ip)) = (read(BP_AT), read(SP_AT), read(IP_AT)) else {
+            return Step::Failed(Truncation::BadStack);
+        };
+        if !self.switch() {
+            return Step::Failed(Truncation::BadStack);
+        }
+        self.is_interrupted = true;
+        if ip == 0 {
+            return Step::End;
+        }
+        Step::Caller(Stepped {
+            caller: Registers { ip, sp, bp },
+            bp_at: 0,
+            cfa_at: 0,
+        })
+    }
+
+    /// Steps by the frame pointer where there is no table, if it looks like one.
+    #[cold]
+    fn guess(&mut self, frame: &Registers) -> Step {
+        if frame.bp == 0 {
+            return Step::End;
+        }
+        if frame.bp < frame.sp || frame.bp - frame.sp > GUESS_BYTES {
+            return Step::Failed(Truncation::NoTable);
+        }
+        let sp = frame.bp.wrapping_add(16);
+        let Some(ip) = self.stack.read(sp.wrapping_sub(8)) else {
+            return Step::Failed(Truncation::NoTable);
+        };
+        self.caller(ip, sp, frame.bp, frame.bp, 0)
+    }
+
+    #[cold]
+    fn switch(&mut self) -> bool {
+        self.switches += 1;
+        self.switches <= SWITCH_LIMIT
+    }
+}
+
+#[inline]
+fn add(base: u64, offset: i32) -> u64 {
+    base.wrapping_add_signed(i64::from(offset))
+}
+
+/// Reads the tables for `pc` and caches the rule. `Ok(None)`: there are none.
+#[cold]
+#[inline(never)]
+fn resolve(pc: u64, key: cache::Key) -> Result<Option<Rule>, Truncation> {
+    let Some(_access) = gate::read_tables() else {
+        return Err(Truncation::Closing);
+    };
+    let Some(module) = modules::find(pc) else {
+        return Ok(None);
+    };
+    known::note(&module);
+    let rule = table::rule_at(&module, pc);
+    if let Some(rule) = rule {
+        cache::put(key, rule.pack());
+    }
+    Ok(rule)
+}

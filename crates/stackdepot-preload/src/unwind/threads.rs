@@ -1,0 +1,198 @@
+//! What the unwinder remembers per thread: readable stack ranges and the memo.
+//!
+//! Two static pools (`.bss`, touched as they are used): small slots for thousands of threads,
+//! and memos for the first [`MEMO_COUNT`] of them. A thread claims a [`ThreadSlot`] at its
+//! first event and releases it at its end. Inside a capture the slot is entered by a
+//! try-flag: a signal handler that interrupts a capture of its own thread finds the flag set
+//! and unwinds without the slot.
+
+#![allow(unsafe_code)] // hands out exclusive access to pool cells under a flag
+
+use super::stack::{StackRange, stacks_epoch};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Threads that can hold a slot at once; others unwind without memory of their own.
+pub const SLOT_COUNT: usize = 4096;
+const RANGE_COUNT: usize = 4;
+
+const FREE: u32 = 0;
+const IDLE: u32 = 1;
+const ENTERED: u32 = 2;
+
+/// A thread's claim on the unwinder's per-thread memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadSlot(u32);
+
+/// What a slot holds, under its flag.
+#[derive(Debug)]
+pub struct ThreadMemory {
+    ranges: [StackRange; RANGE_COUNT],
+    next_range: usize,
+    stacks_epoch: u64,
+}
+
+const NOTHING: ThreadMemory = ThreadMemory {
+    ranges: [StackRange::EMPTY; RANGE_COUNT],
+    next_range: 0,
+    stacks_epoch: 0,
+};
+
+#[repr(align(64))]
+struct Slot {
+    flag: AtomicU32,
+    memory: UnsafeCell<ThreadMemory>,
+}
+
+// SAFETY: `memory` is touched only by who moved `flag` from IDLE to ENTERED (or holds the
+// claim of a slot not yet handed out).
+unsafe impl Sync for Slot {}
+
+static SLOTS: [Slot; SLOT_COUNT] = [const {
+    Slot {
+        flag: AtomicU32::new(FREE),
+        memory: UnsafeCell::new(NOTHING),
+    }
+}; SLOT_COUNT];
+/// Where the next search for a free slot starts.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Claims a slot for the calling thread; `None` when all are taken.
+pub fn begin() -> Option<ThreadSlot> {
+    let first = NEXT.fetch_add(1, Ordering::Relaxed);
+    for step in 0..SLOT_COUNT as u32 {
+        let index = first.wrapping_add(step) % SLOT_COUNT as u32;
+        let slot = SLOTS.get(index as usize)?;
+        // ORDERING: Acquire, with the Release in `end`: the former owner's writes are done.
+        let claim = slot
+            .flag
+            .compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed);
+        if claim.is_ok() {
+            // SAFETY: the flag is ENTERED by us.
+            unsafe { *slot.memory.get() = NOTHING };
+            // ORDERING: Release, with the Acquire in `enter`.
+            slot.flag.store(IDLE, Ordering::Release);
+            return Some(ThreadSlot(index));
+        }
+    }
+    None
+}
+
+/// Releases a slot at the end of its thread.
+pub fn end(slot: ThreadSlot) {
+    if let Some(slot) = SLOTS.get(slot.0 as usize) {
+        // ORDERING: Release, with the Acquire in `begin`.
+        slot.flag.store(FREE, Ordering::Release);
+    }
+}
+
+/// In the child of a fork: frees the slots of all threads but the one that goes on.
+pub fn keep_only(kept: Option<ThreadSlot>) {
+    for (index, slot) in SLOTS.iter().enumerate() {
+        if slot.flag.load(Ordering::Relaxed) == FREE {
+            continue;
+        }
+        let is_kept = kept.is_some_and(|kept| kept.0 as usize == index);
+        // The child has one thread, so no order is needed.
+        slot.flag
+            .store(if is_kept { IDLE } else { FREE }, Ordering::Relaxed);
+    }
+}
+
+/// Exclusive access to a slot's memory; ends when dropped.
+#[derive(Debug)]
+pub struct Entered {
+    flag: &'static AtomicU32,
+    memory: &'static mut ThreadMemory,
+}
+
+/// Enters the slot, unless this thread is inside already.
+#[inline]
+pub fn enter(slot: ThreadSlot) -> Option<Entered> {
+    let slot = SLOTS.get(slot.0 as usize)?;
+    // ORDERING: Acquire, with the Release in `drop` and `begin`. A plain load and store are
+    // enough: only the thread itself and its signal handlers come here, and a handler leaves
+    // the flag as it found it.
+    if slot.flag.load(Ordering::Acquire) != IDLE {
+        return None;
+    }
+    slot.flag.store(ENTERED, Ordering::Relaxed);
+    // SAFETY: the flag was IDLE and is ENTERED by us; it goes back only when `Entered` drops.
+    let memory = unsafe { &mut *slot.memory.get() };
+    Some(Entered {
+        flag: &slot.flag,
+        memory,
+    })
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // ORDERING: Release, with the Acquire in `enter`.
+        self.flag.store(IDLE, Ordering::Release);
+    }
+}
+
+impl core::ops::Deref for Entered {
+    type Target = ThreadMemory;
+    fn deref(&self) -> &ThreadMemory {
+        self.memory
+    }
+}
+
+impl core::ops::DerefMut for Entered {
+    fn deref_mut(&mut self) -> &mut ThreadMemory {
+        self.memory
+    }
+}
+
+impl ThreadMemory {
+    /// The range learnt earlier that holds `sp`, or the empty one.
+    #[inline]
+    pub fn known_range(&mut self, sp: u64) -> StackRange {
+        let now = stacks_epoch();
+        if self.stacks_epoch != now {
+            self.ranges = [StackRange::EMPTY; RANGE_COUNT];
+            self.stacks_epoch = now;
+        }
+        self.ranges
+            .iter()
+            .copied()
+            .find(|range| range.contains(sp))
+            .unwrap_or(StackRange::EMPTY)
+    }
+
+    /// Keeps what a walk learnt about the stack that it started on.
+    #[inline]
+    pub fn keep_range(&mut self, before: StackRange, after: StackRange) {
+        if before == after || after.is_main() || after == StackRange::EMPTY {
+            return;
+        }
+        let at = self
+            .ranges
+            .iter()
+            .position(|range| *range == before || after.contains(range.low));
+        let at = at.unwrap_or_else(|| {
+            self.next_range = (self.next_range + 1) % RANGE_COUNT;
+            self.next_range
+        });
+        if let Some(range) = self.ranges.get_mut(at) {
+            *range = after;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{begin, end, enter};
+
+    #[test]
+    fn a_slot_is_entered_once_at_a_time() {
+        let slot = begin().expect("slots are free");
+        let entered = enter(slot).expect("idle");
+        assert!(enter(slot).is_none());
+        drop(entered);
+        assert!(enter(slot).is_some());
+        end(slot);
+        assert!(enter(slot).is_none());
+    }
+}
