@@ -1,0 +1,262 @@
+//! The packed words of a live-table cell, and who may move its key.
+//!
+//! Key types: [`LiveBlock`] (what a cell holds) and [`Key`]. A bucket is four lines: 8 keys,
+//! 8 stacks, 8 sizes with threads, 8 times; so a search touches one line per bucket.
+//!
+//! Key word: address 48 | version 15 | BUSY.
+//!
+//! | key | meaning | goes to |
+//! |---|---|---|
+//! | address 0, not BUSY | empty | BUSY (insert) by CAS |
+//! | address, not BUSY | the block | BUSY (remove, replace, push out) by CAS |
+//! | BUSY | one thread owns the cell's words | the block, or empty, by that thread's store, version + 1 |
+//!
+//! INVARIANT L1: only who made a key BUSY touches the cell's other words or its key, so each
+//! stored reference leaves the table exactly once, however many threads race for it and
+//! whatever the versions are. The version is for readers, who copy without claiming.
+
+use super::sample::Priority;
+use crate::handle::WeakHandle;
+use crate::ring::{bits_of, handle_of};
+use crate::section::WordLine;
+use crate::sync::{Ordering, fence};
+
+/// Cells of a bucket.
+pub(crate) const BUCKET_CELLS: usize = 8;
+/// Lines of a bucket.
+pub(crate) const BUCKET_LINES: usize = 4;
+
+const VERSION_SHIFT: u32 = 1;
+const VERSION_BITS: u32 = 15;
+const ADDRESS_SHIFT: u32 = VERSION_SHIFT + VERSION_BITS;
+const SIZE_BITS: u32 = 42;
+/// Greatest size that a cell can say; larger ones are kept as this.
+pub(crate) const MOST_SIZE: u64 = (1 << SIZE_BITS) - 1;
+
+/// A live block, without its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveBlock {
+    /// The stack that allocated it; the table holds a counted reference on it. `None` when the
+    /// save failed.
+    pub stack: Option<WeakHandle>,
+    /// Its size in bytes; at most 2^42 - 1 is kept.
+    pub size: u64,
+    /// The thread that allocated it; 22 bits are kept (all that Linux gives out).
+    pub thread: u32,
+    /// When, by the caller's time stamp counter.
+    pub time: u64,
+}
+
+impl LiveBlock {
+    pub(crate) const fn to_words(self) -> [u64; 3] {
+        let size = if self.size > MOST_SIZE { MOST_SIZE } else { self.size };
+        [bits_of(self.stack), size | (self.thread as u64) << SIZE_BITS, self.time]
+    }
+
+    pub(crate) const fn from_words(words: [u64; 3]) -> LiveBlock {
+        let [stack, size, time] = words;
+        LiveBlock { stack: handle_of(stack), size: size & MOST_SIZE, thread: (size >> SIZE_BITS) as u32, time }
+    }
+
+    /// Whether `address` lies in the block that starts at `start`; an empty block has one byte.
+    pub const fn covers(&self, start: u64, address: u64) -> bool {
+        address >= start && address - start < if self.size == 0 { 1 } else { self.size }
+    }
+}
+
+/// A cell's key word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Key(pub u64);
+
+impl Key {
+    const BUSY: u64 = 1;
+
+    /// Whether a block can be stored at that address at all.
+    pub const fn can_hold(address: u64) -> bool {
+        address != 0 && address >> (64 - ADDRESS_SHIFT) == 0
+    }
+
+    pub const fn address(self) -> u64 {
+        self.0 >> ADDRESS_SHIFT
+    }
+
+    pub const fn is_busy(self) -> bool {
+        self.0 & Self::BUSY != 0
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.address() == 0 && !self.is_busy()
+    }
+
+    /// Whether it is the key of a stored block.
+    pub const fn is_block(self) -> bool {
+        self.address() != 0 && !self.is_busy()
+    }
+
+    const fn busy(self) -> Key {
+        Key(self.0 | Self::BUSY)
+    }
+
+    /// What the owner of a BUSY cell leaves: the next version, with that address or 0.
+    const fn next(self, address: u64) -> Key {
+        let version = (self.0 >> VERSION_SHIFT).wrapping_add(1) & ((1 << VERSION_BITS) - 1);
+        Key(address << ADDRESS_SHIFT | version << VERSION_SHIFT)
+    }
+}
+
+/// One bucket: eight cells in four lines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bucket<'r> {
+    lines: &'r [WordLine; BUCKET_LINES],
+}
+
+/// A cell that this thread made BUSY, and the key that was there.
+#[derive(Debug)]
+#[must_use = "a BUSY cell must be published again"]
+pub(crate) struct Claimed<'r> {
+    bucket: Bucket<'r>,
+    cell: usize,
+    key: Key,
+}
+
+impl<'r> Bucket<'r> {
+    /// The bucket of a number, if it is inside.
+    pub fn at(buckets: &'r [WordLine], number: u64) -> Option<Bucket<'r>> {
+        let start = (number as usize).checked_mul(BUCKET_LINES)?;
+        let lines = buckets.get(start..)?.first_chunk()?;
+        Some(Bucket { lines })
+    }
+
+    /// The keys now, with their cells.
+    #[inline]
+    pub fn keys(self) -> impl Iterator<Item = (usize, Key)> + 'r {
+        // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
+        // block because it was pushed out sees the `sample_bytes` that pushed it out.
+        self.lines[0].0.iter().map(|key| Key(key.load(Ordering::Acquire))).enumerate()
+    }
+
+    /// The words of a cell, which may be changing.
+    fn words(self, cell: usize) -> [u64; 3] {
+        let [_, stacks, sizes, times] = self.lines;
+        [stacks, sizes, times].map(|line| line.0.get(cell).map_or(0, |word| word.load(Ordering::Relaxed)))
+    }
+
+    /// A guess at the cell's priority, to be looked at again once the cell is claimed.
+    pub fn priority(self, cell: usize, key: Key) -> Priority {
+        let [_, size, _] = self.words(cell);
+        Priority::of(key.address(), size & MOST_SIZE)
+    }
+
+    /// Makes the cell BUSY if it still has that key.
+    pub fn claim(self, cell: usize, key: Key) -> Option<Claimed<'r>> {
+        let word = self.lines[0].0.get(cell)?;
+        // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
+        // visible and its reads are over. Release: keeps the chain from a push-out to whoever
+        // finds the address gone. Failure: another thread took it.
+        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        Some(Claimed { bucket: self, cell, key })
+    }
+
+    /// A consistent copy of a stored block, without claiming it.
+    pub fn read(self, cell: usize) -> Option<(u64, LiveBlock)> {
+        let word = self.lines[0].0.get(cell)?;
+        // ORDERING: Acquire, partner: the Release of `publish`.
+        let key = Key(word.load(Ordering::Acquire));
+        let words = self.words(cell);
+        // ORDERING: Acquire, partner: the Release fence in `store`: who copied a later owner's
+        // word sees that owner's BUSY (or later) key.
+        fence(Ordering::Acquire);
+        let is_stable = key.is_block() && word.load(Ordering::Relaxed) == key.0;
+        is_stable.then(|| (key.address(), LiveBlock::from_words(words)))
+    }
+
+    /// Empties the cell if its owner died in it; nobody else may be using the table.
+    pub fn reset_busy(self) {
+        for word in &self.lines[0].0 {
+            let key = Key(word.load(Ordering::Relaxed));
+            if key.is_busy() {
+                word.store(key.next(0).0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Claimed<'_> {
+    /// What the cell held.
+    pub fn block(&self) -> LiveBlock {
+        LiveBlock::from_words(self.bucket.words(self.cell))
+    }
+
+    /// The address it held.
+    pub fn address(&self) -> u64 {
+        self.key.address()
+    }
+
+    /// Writes another block into the cell and gives the cell back.
+    pub fn store(self, address: u64, block: &LiveBlock) {
+        // ORDERING: Release, partner: the Acquire fence in `read`.
+        fence(Ordering::Release);
+        let [_, stacks, sizes, times] = self.bucket.lines;
+        for (line, word) in [stacks, sizes, times].into_iter().zip(block.to_words()) {
+            if let Some(place) = line.0.get(self.cell) {
+                place.store(word, Ordering::Relaxed);
+            }
+        }
+        self.publish(address);
+    }
+
+    /// Gives the cell back empty.
+    pub fn release(self) {
+        self.publish(0);
+    }
+
+    /// Gives the cell back as it was.
+    pub fn put_back(self) {
+        let address = self.key.address();
+        self.publish(address);
+    }
+
+    fn publish(self, address: u64) {
+        if let Some(word) = self.bucket.lines[0].0.get(self.cell) {
+            // ORDERING: Release, partner: the Acquire of `claim`, `keys` and `read`: they see
+            // the words that were stored, and our reads of them are over.
+            word.store(self.key.next(address).0, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn block_comes_back_from_its_words() {
+        let block = LiveBlock { stack: Some(WeakHandle::new(9, u32::MAX)), size: MOST_SIZE, thread: (1 << 22) - 1, time: u64::MAX };
+        assert_eq!(LiveBlock::from_words(block.to_words()), block);
+        let empty = LiveBlock { stack: None, size: 0, thread: 0, time: 0 };
+        assert_eq!(LiveBlock::from_words(empty.to_words()), empty);
+        let huge = LiveBlock { size: u64::MAX, thread: u32::MAX, ..block };
+        assert_eq!(LiveBlock::from_words(huge.to_words()), block);
+    }
+
+    #[test]
+    fn key_keeps_its_address_through_all_versions() {
+        let address = (1 << 48) - 1;
+        let mut key = Key(0);
+        for _ in 0..3 << VERSION_BITS {
+            let next = key.busy().next(address);
+            assert!(next.is_block() && next.address() == address && next != key);
+            key = next.busy().next(0);
+            assert!(key.is_empty());
+        }
+        assert!(!Key::can_hold(0) && !Key::can_hold(1 << 48) && Key::can_hold(address));
+    }
+
+    #[test]
+    fn block_covers_its_bytes_only() {
+        let block = LiveBlock { stack: None, size: 10, thread: 0, time: 0 };
+        assert!(block.covers(100, 100) && block.covers(100, 109));
+        assert!(!block.covers(100, 110) && !block.covers(100, 99));
+        assert!(LiveBlock { size: 0, ..block }.covers(100, 100));
+    }
+}

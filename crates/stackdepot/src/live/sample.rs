@@ -1,0 +1,162 @@
+//! Which blocks a full live table keeps, and what each kept block stands for.
+//!
+//! Key type: [`Sampling`]. A table that cannot hold every live block keeps a sample, chosen
+//! with probability proportional to size, so that estimates of *bytes* are as good as the
+//! number of cells permits, whatever the sizes: a block's weight is its size + 16 (what malloc
+//! spends on it, so that empty blocks count too), and with `S` = `sample_bytes` it is kept with
+//! probability p = min(1, weight / S). Blocks of S bytes or more are all kept.
+//!
+//! The coin is the block's address: kept iff hash(address) / 2^32 < weight / S. So membership
+//! is a pure function of (address, size, S). S only grows, hence the sets are nested: whoever
+//! is in the set of today was in the set when it was allocated, and was stored then. When an
+//! insert finds no place, S moves just above the *priority* (weight x 2^32 / hash) of the weakest
+//! among the candidates, which drops out: no step size, as many samples as there are cells.
+//!
+//! Estimator (Horvitz-Thompson): a kept block stands for 1 / p = max(1, S / weight) blocks and
+//! that many times its size in bytes: [`Sampling::factor`]. Readers must skip cells that are
+//! no longer in the set (they wait for their place to be needed): `factor` says 0 for these.
+
+use core::num::NonZeroU64;
+
+/// The weight of an empty block.
+const LEAST_WEIGHT: u64 = 16;
+/// Weights saturate here, so that priorities fit 64 bits.
+const MOST_WEIGHT: u64 = 1 << 31;
+
+/// What a block's address contributes to every decision of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AddressHash(u64);
+
+impl AddressHash {
+    /// A full mix: neighbouring addresses are unrelated afterwards.
+    pub const fn of(address: u64) -> AddressHash {
+        let mut mixed = address;
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        AddressHash(mixed ^ mixed >> 33)
+    }
+
+    /// The coin: 1 ..= 2^32 - 1, even numbers left out (so that it is never 0).
+    pub const fn coin(self) -> u64 {
+        self.0 & 0xffff_ffff | 1
+    }
+
+    /// The two different candidate buckets among `bucket_count` >= 2.
+    pub const fn buckets(self, bucket_count: NonZeroU64) -> [u64; 2] {
+        let count = bucket_count.get();
+        let first = ((self.0 >> 32) * (count & 0xffff_ffff)) >> 32;
+        let other = (self.0 ^ self.0 >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let step = 1 + ((other * (count.saturating_sub(1) & 0xffff_ffff)) >> 32);
+        let second = first + step;
+        [first, if second >= count { second - count } else { second }]
+    }
+}
+
+const fn weight_of(size: u64) -> u64 {
+    let weight = size.saturating_add(LEAST_WEIGHT);
+    if weight > MOST_WEIGHT { MOST_WEIGHT } else { weight }
+}
+
+/// The priority of a block as a fraction, to compare without dividing: it is in the set of S
+/// iff S < weight x 2^32 / coin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Priority {
+    weight: u64,
+    coin: u64,
+}
+
+impl Priority {
+    pub const fn of(address: u64, size: u64) -> Priority {
+        Priority { weight: weight_of(size), coin: AddressHash::of(address).coin() }
+    }
+
+    /// Whether it drops out before `other` does.
+    pub const fn is_below(self, other: Priority) -> bool {
+        // Both products are below 2^63: weights reach 2^31, coins stay below 2^32.
+        self.weight * other.coin < other.weight * self.coin
+    }
+
+    /// The least `sample_bytes` at which the block is out of the set.
+    pub const fn dropping(self) -> u64 {
+        match (self.weight << 32).checked_div(self.coin) {
+            Some(bound) => bound + 1,
+            None => u64::MAX,
+        }
+    }
+}
+
+/// A table's rule of what it keeps; see the file's head for the estimator.
+///
+/// ```
+/// use stackdepot::live::Sampling;
+/// let all = Sampling::new(0);
+/// assert!(!all.is_sampling());
+/// assert_eq!(all.factor(0x7f00_1230, 100), Sampling::ONE);
+/// // At 4096 sample bytes a kept block of 112 bytes stands for 32 blocks, 3584 bytes.
+/// let some = Sampling::new(4096);
+/// let kept = (1..1000).map(|block| block * 128).filter(|address| some.contains(*address, 112));
+/// assert!(kept.clone().count() < 100);
+/// assert!(kept.clone().all(|address| some.factor(address, 112) == 32 * Sampling::ONE));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampling {
+    sample_bytes: u64,
+}
+
+impl Sampling {
+    /// A factor of one, in the fixed point of [`factor`](Sampling::factor).
+    pub const ONE: u64 = 1 << 16;
+
+    /// The rule with S = `sample_bytes`, as a table's header records it.
+    pub const fn new(sample_bytes: u64) -> Sampling {
+        Sampling { sample_bytes }
+    }
+
+    /// S: blocks of about this size or more are all kept.
+    pub const fn sample_bytes(&self) -> u64 {
+        self.sample_bytes
+    }
+
+    /// Whether any block at all may be left out: then sums over the table are estimates.
+    pub const fn is_sampling(&self) -> bool {
+        self.sample_bytes > LEAST_WEIGHT
+    }
+
+    /// Whether the block is in the set.
+    pub const fn contains(&self, address: u64, size: u64) -> bool {
+        self.keeps(Priority::of(address, size))
+    }
+
+    /// Whether a block at that address is in the set whatever its size: then its absence proves
+    /// that there is none.
+    pub const fn contains_any_size(&self, address: u64) -> bool {
+        self.contains(address, 0)
+    }
+
+    pub(crate) const fn keeps(&self, block: Priority) -> bool {
+        self.sample_bytes as u128 * (block.coin as u128) < (block.weight as u128) << 32
+    }
+
+    /// How many blocks of its size a stored block stands for, times 2^16 ([`Sampling::ONE`]); 0
+    /// when it is no longer in the set.
+    ///
+    /// Sum `factor` over the cells of a stack and shift right by 16 for its live count; sum
+    /// `factor x size` (in 128 bits) for its live bytes. Rounded down by at most 2^-16.
+    pub const fn factor(&self, address: u64, size: u64) -> u64 {
+        let block = Priority::of(address, size);
+        if !self.keeps(block) {
+            return 0;
+        }
+        let scaled = match ((self.sample_bytes as u128) << 16).checked_div(block.weight as u128) {
+            Some(scaled) => scaled,
+            None => 0,
+        };
+        if scaled < Self::ONE as u128 {
+            Self::ONE
+        } else if scaled > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            scaled as u64
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! The ring: a bounded record of the newest events, behind which the depot keeps their stacks.
+//!
+//! Key type: [`Ring`], over memory of its own. An event goes in by three steps: [`Ring::claim`]
+//! a place (counts the event, moves the depot's clock), take the leases (`save_lease`,
+//! `renew`), [`Ring::fill`] the place. [`Ring::push`] does this for stacks saved before.
+//! Neighbours: `ring/place.rs` (which place), `ring/event.rs` (the 64 bytes of an event),
+//! `ring/image.rs` (foreign readers).
+//!
+//! An entry's sequence word is {place number 52 | state 2 in the low bits}, 0 = never written:
+//!
+//! | state | | goes to |
+//! |---|---|---|
+//! | 0 EMPTY | never written | FILLING by CAS |
+//! | 1 DONE | the event of that place | FILLING of a later place by CAS |
+//! | 2 FILLING | one writer owns the words | DONE by that writer's store |
+//!
+//! INVARIANT R2: only who made the entry FILLING writes its words. A writer that finds a later
+//! place there, or another writer inside, drops its own event (lapped, counted). A writer
+//! killed inside leaves the entry FILLING: readers skip it, `reset_in_flight` frees it.
+//!
+//! INVARIANT R3: **an event among the newest N places is leased.** Let T = ceil(N / 16) be the
+//! events of a tick. The clock is C + floor(head / T) once every claim made its move. Event n
+//! loads its tick after its claim and takes its leases after that, so its tick is at least
+//! C + floor(n / T) - l, where l is the number of moves by other threads that were claimed
+//! before n but not made yet: at most one per other thread that stands between two given
+//! instructions (`Places::claim`). At a quiescent moment with n among the newest N,
+//! head <= n + N - 1, hence now - tick <= floor((n + N - 1) / T) - floor(n / T) + l <= 16 + l,
+//! because N <= 16 T. How long the thread slept between its steps and what others pushed
+//! meanwhile does not enter. `lease_ticks` = 17 covers l = 1; with l > 1 (three threads between
+//! the same two instructions) the reader's lease check hides the stack, never a wrong one shown.
+//! Rings of several shards add a tick, because their newest N events spread over up to T more
+//! places. So the leases of a ring cover at most the newest 18 T events (19 T when sharded).
+
+mod event;
+mod image;
+mod place;
+
+pub use event::{Event, EventKind};
+pub use image::{EventImage, RingHeaderImage};
+pub use place::Place;
+
+pub(crate) use event::{bits_of, handle_of};
+
+use crate::depot::Depot;
+use crate::error::ConfigError;
+use crate::section::{LINE_BYTES, SectionError, WordLine};
+use crate::sync::{Ordering, fence};
+use core::num::NonZeroU64;
+use event::EVENT_WORDS;
+use place::{CURSOR, Cursor, EXPIRED, LAPPED, PLACE_MASK, Places, WASTED, is_before};
+
+/// "STKDRING", little-endian.
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDRING");
+pub(crate) const VERSION: u64 = 1;
+/// Lines in front of the shards: the constants, the head.
+pub(crate) const HEADER_LINES: usize = 2;
+
+const LEAST_EVENTS: u32 = if cfg!(loom) { 1 } else { 16 };
+const MOST_EVENTS: u32 = 1 << 24;
+const MOST_SHARDS: u32 = 1024;
+const TICKS_PER_LAP: u32 = 16;
+
+/// The shape of a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingConfig {
+    /// How many of the newest events it keeps: 16 to 2^24.
+    pub event_count: u32,
+    /// Parts that threads push to without disturbing each other, 1 to 1024; 1 keeps exactly the
+    /// newest `event_count` events, more keep about that many.
+    pub shard_count: u32,
+}
+
+impl RingConfig {
+    /// A ring of one shard.
+    pub const fn new(event_count: u32) -> RingConfig {
+        RingConfig { event_count, shard_count: 1 }
+    }
+
+    /// The `lease_ticks` that the depot behind this ring must be made with (INVARIANT R3).
+    pub const fn lease_ticks(&self) -> u32 {
+        TICKS_PER_LAP + 1 + (self.most_chunk() > 1) as u32
+    }
+
+    /// Events of a tick: a sixteenth of the ring.
+    pub const fn tick_events(&self) -> u32 {
+        self.event_count.div_ceil(TICKS_PER_LAP)
+    }
+
+    /// Places of the largest chunk, so that the chunks of all shards together leave at most one
+    /// tick's worth of places unused.
+    const fn most_chunk(&self) -> u64 {
+        let share = if self.shard_count <= 1 { 1 } else { (self.tick_events() / self.shard_count) as u64 };
+        match share {
+            0 | 1 => 1,
+            share if share >= Cursor::CHUNK_LIMIT => Cursor::CHUNK_LIMIT,
+            share => 1 << share.ilog2(),
+        }
+    }
+
+    /// Entries: with chunks, one tick more for their unused places and one for their age.
+    pub(crate) const fn entry_count(&self) -> u32 {
+        if self.most_chunk() > 1 { self.event_count + 2 * self.tick_events() } else { self.event_count }
+    }
+
+    pub(crate) const fn line_count(&self) -> usize {
+        HEADER_LINES + self.shard_count as usize + self.entry_count() as usize
+    }
+
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::check("event_count", self.event_count.into(), LEAST_EVENTS.into(), MOST_EVENTS.into())?;
+        ConfigError::check("shard_count", self.shard_count.into(), 1, MOST_SHARDS.into())
+    }
+}
+
+/// The bytes that a ring takes.
+///
+/// # Errors
+/// The number of the configuration that is out of its limits.
+pub fn ring_bytes(config: &RingConfig) -> Result<usize, ConfigError> {
+    config.check()?;
+    Ok(config.line_count() * LINE_BYTES)
+}
+
+/// What became of a pushed event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the ring.
+    Yes,
+    /// It is not: the thread slept while others went once around the ring. Counted.
+    Lapped,
+    /// It is in the ring without a stack, which was evicted before the push. Counted.
+    Expired,
+}
+
+/// What a ring has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingStats {
+    /// Every event that ever claimed a place, lost ones included. Exact at a quiescent moment.
+    pub events: u64,
+    /// Events no longer in the ring because later ones took their places.
+    pub overwritten: u64,
+    /// Events dropped because they came a whole lap late.
+    pub lapped: u64,
+    /// Events that lost a stack between its save and the push.
+    pub expired: u64,
+}
+
+/// A bounded record of the newest events; see the module's page.
+///
+/// Lock-free: `claim` is wait-free, `fill` never retries. Cheap to copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring<'r> {
+    places: Places<'r>,
+    entries: &'r [WordLine],
+    entry_count: NonZeroU64,
+    config: RingConfig,
+}
+
+const STATE_MASK: u64 = 3;
+const DONE: u64 = 1;
+const FILLING: u64 = 2;
+
+impl<'r> Ring<'r> {
+    /// Views lines as a ring, whose `config` was checked.
+    fn view(lines: &'r [WordLine], config: &RingConfig) -> Result<Ring<'r>, SectionError> {
+        let short = SectionError::TooShort {
+            given_bytes: (lines.len() * LINE_BYTES) as u64,
+            needed_bytes: (config.line_count() * LINE_BYTES) as u64,
+        };
+        let [_, head, rest @ ..] = lines else { return Err(short) };
+        let Some((shards, rest)) = rest.split_at_checked(config.shard_count as usize) else { return Err(short) };
+        let Some(entries) = rest.get(..config.entry_count() as usize) else { return Err(short) };
+        let tick_events = NonZeroU64::new(config.tick_events().into()).unwrap_or(NonZeroU64::MIN);
+        let places = Places { head: &head.0[0], shards, tick_events, most_chunk: config.most_chunk() };
+        let entry_count = NonZeroU64::new(entries.len() as u64).unwrap_or(NonZeroU64::MIN);
+        Ok(Ring { places, entries, entry_count, config: *config })
+    }
+
+    fn write_header(lines: &[WordLine], config: &RingConfig) {
+        let Some(header) = lines.first() else { return };
+        header.0[1].store(VERSION, Ordering::Relaxed);
+        header.0[2].store(config.event_count.into(), Ordering::Relaxed);
+        header.0[3].store(config.shard_count.into(), Ordering::Relaxed);
+        header.0[4].store(config.entry_count().into(), Ordering::Relaxed);
+        // ORDERING: Release, partner: the Acquire of the magic in `attach`.
+        header.0[0].store(MAGIC, Ordering::Release);
+    }
+
+    /// The shape it was made with.
+    pub fn config(&self) -> RingConfig {
+        self.config
+    }
+
+    /// The `lease_ticks` that the depot behind it must have.
+    pub fn lease_ticks(&self) -> u32 {
+        self.config.lease_ticks()
+    }
+
+    /// Claims a place for the next event, counts it, and moves the depot's clock when the claim
+    /// starts a new tick.
+    ///
+    /// Take the event's leases after this and then [`fill`](Ring::fill): however long the
+    /// thread sleeps in between, an event in the ring then has its stacks. Claim also when the
+    /// save may fail, so that the clock never stops. `shard` is any number; threads that run at
+    /// the same time should differ in it.
+    #[inline]
+    pub fn claim(&self, depot: &Depot<'_>, shard: usize) -> Place {
+        let shard = shard % (self.config.shard_count.max(1) as usize);
+        let (number, ticks) = self.places.take(shard);
+        if ticks != 0 {
+            depot.advance(ticks);
+        }
+        Place { number, tick: depot.now(), shard }
+    }
+
+    /// Writes the event into its place; its leases count from the place's tick, `event.from` is
+    /// not looked at.
+    #[inline]
+    pub fn fill(&self, place: Place, event: &Event) -> Pushed {
+        let event = Event { from: place.tick, ..*event };
+        let written = self.entry_of(place.number).is_some_and(|entry| write_entry(entry, place.number, event.to_words()));
+        if !written {
+            self.count(place.shard, LAPPED);
+            return Pushed::Lapped;
+        }
+        Pushed::Yes
+    }
+
+    /// Claims a place and writes an event whose stacks were leased before, from `event.from` on.
+    ///
+    /// Renews the leases when the clock moved since. A stack that was evicted meanwhile (the
+    /// thread slept for a whole lap) is lost: prefer `claim` before the save.
+    pub fn push(&self, depot: &Depot<'_>, shard: usize, event: &Event) -> Pushed {
+        let place = self.claim(depot, shard);
+        if event.from == place.tick {
+            return self.fill(place, event);
+        }
+        let stack = event.stack.filter(|stack| depot.renew(*stack).is_ok());
+        let other_stack = event.other_stack.filter(|stack| depot.renew(*stack).is_ok());
+        let expired = (stack, other_stack) != (event.stack, event.other_stack);
+        if expired {
+            self.count(place.shard, EXPIRED);
+        }
+        match self.fill(place, &Event { stack, other_stack, ..*event }) {
+            Pushed::Yes if expired => Pushed::Expired,
+            pushed => pushed,
+        }
+    }
+
+    /// The events that are in the ring, newest place first, at most `event_count`.
+    ///
+    /// Each is consistent in itself; events that come or go meanwhile may be missed. With
+    /// several shards the order of places is only nearly the order of time. Copy a stack first,
+    /// then ask [`still_leased`](Ring::still_leased).
+    pub fn events(&self) -> Events<'r> {
+        // ORDERING: Acquire, partner: `Places::claim`: events of earlier claims are looked for.
+        let head = self.places.head.load(Ordering::Acquire);
+        Events { ring: *self, number: head & PLACE_MASK, left_places: head.min(self.entry_count.get()), left_events: self.config.event_count }
+    }
+
+    /// Whether the stacks of an event were still held at the time of the call: ask after they
+    /// were copied (`protocols.md` A8).
+    pub fn still_leased(&self, depot: &Depot<'_>, event: &Event) -> bool {
+        // ORDERING: Acquire, partner: the fence of an evicter that read the clock: the copy made
+        // before must not sink below the clock's load.
+        fence(Ordering::Acquire);
+        !event.from.is_over(depot.now(), self.lease_ticks())
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> RingStats {
+        let sum = |word: usize| self.places.shards.iter().filter_map(|line| line.0.get(word)).map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
+        let left = self.places.shards.iter().map(|line| Cursor(line.0[CURSOR].load(Ordering::Relaxed)).left()).sum::<u64>();
+        let events = self.places.head.load(Ordering::Relaxed).saturating_sub(sum(WASTED) + left);
+        let kept = events.min(self.entry_count.get());
+        RingStats { events, overwritten: events - kept, lapped: sum(LAPPED), expired: sum(EXPIRED) }
+    }
+
+    /// Empties the entries whose writers died in them; for the one process that opens a ring
+    /// for writing again, before it pushes.
+    pub fn reset_in_flight(&self) {
+        for entry in self.entries {
+            if entry.0[0].load(Ordering::Relaxed) & STATE_MASK == FILLING {
+                entry.0[0].store(0, Ordering::Relaxed);
+            }
+        }
+    }
+
+    #[inline]
+    fn entry_of(&self, number: u64) -> Option<&'r WordLine> {
+        self.entries.get((number % self.entry_count) as usize)
+    }
+
+    fn count(&self, shard: usize, word: usize) {
+        if let Some(counter) = self.places.shards.get(shard).and_then(|line| line.0.get(word)) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// EMPTY or DONE of an earlier place -> FILLING -> DONE; false when lapped.
+fn write_entry(entry: &WordLine, number: u64, words: [u64; EVENT_WORDS]) -> bool {
+    let [sequence, data @ ..] = &entry.0;
+    let seen = sequence.load(Ordering::Relaxed);
+    let is_free = match seen & STATE_MASK {
+        0 => seen == 0,
+        DONE => is_before(seen >> 2, number),
+        _ => false,
+    };
+    // ORDERING: Acquire, partner: the Release of the entry's previous writer: its words come
+    // before ours in each word's order. Failure: somebody else is inside, we are lapped.
+    if !is_free || sequence.compare_exchange(seen, number << 2 | FILLING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    // ORDERING: Release, partner: the Acquire fence in `read_entry`: who copies one of our words
+    // sees FILLING (or later) when it looks at the sequence again.
+    fence(Ordering::Release);
+    for (place, word) in data.iter().zip(words) {
+        place.store(word, Ordering::Relaxed);
+    }
+    // ORDERING: Release, partner: the Acquire in `read_entry`, which then sees all our words.
+    sequence.store(number << 2 | DONE, Ordering::Release);
+    true
+}
+
+/// The event of that very place, unless it is not there (yet or any more).
+fn read_entry(entry: &WordLine, number: u64) -> Option<Event> {
+    let [sequence, data @ ..] = &entry.0;
+    let done = number << 2 | DONE;
+    // ORDERING: Acquire, partner: the Release store in `write_entry`.
+    if sequence.load(Ordering::Acquire) != done {
+        return None;
+    }
+    let mut words = [0; EVENT_WORDS];
+    for (word, place) in words.iter_mut().zip(data) {
+        *word = place.load(Ordering::Relaxed);
+    }
+    // ORDERING: Acquire, partner: the Release fence in `write_entry`.
+    fence(Ordering::Acquire);
+    if sequence.load(Ordering::Relaxed) != done {
+        return None;
+    }
+    Event::from_words(words)
+}
+
+/// The events of a ring, newest place first.
+#[derive(Clone, Debug)]
+pub struct Events<'r> {
+    ring: Ring<'r>,
+    number: u64,
+    left_places: u64,
+    left_events: u32,
+}
+
+impl Iterator for Events<'_> {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        while self.left_places > 0 && self.left_events > 0 {
+            let number = self.number;
+            self.number = number.wrapping_sub(1) & PLACE_MASK;
+            self.left_places -= 1;
+            if let Some(event) = self.ring.entry_of(number).and_then(|entry| read_entry(entry, number)) {
+                self.left_events -= 1;
+                return Some(event);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
+mod memory {
+    use super::*;
+    use crate::layout::Line;
+    use crate::section::{lines_at, lines_of};
+    use core::ptr::NonNull;
+
+    impl<'r> Ring<'r> {
+        /// Makes a ring in borrowed memory, of which it takes [`ring_bytes`].
+        ///
+        /// # Errors
+        /// A configuration out of its limits, or memory that is too short for it.
+        pub fn new(memory: &'r mut [Line], config: &RingConfig) -> Result<Ring<'r>, ConfigError> {
+            config.check()?;
+            let lines = lines_of(memory);
+            Ring::write_header(lines, config);
+            Ring::view(lines, config).map_err(|_| too_short(lines, config))
+        }
+
+        /// Makes a ring in zero-filled memory; touches only its header.
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of [`ring_bytes`] bytes for `'r`, all of them
+        /// zero, and is accessed only through rings meanwhile (also by other processes).
+        ///
+        /// # Errors
+        /// A configuration out of its limits, or a `base` that is no multiple of 64.
+        pub unsafe fn create(base: NonNull<u8>, config: &RingConfig) -> Result<Ring<'r>, ConfigError> {
+            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
+            // SAFETY: the caller's promise, passed on.
+            let lines = unsafe { lines_at(base, ring_bytes(config)?) }.map_err(|_| unaligned)?;
+            Ring::write_header(lines, config);
+            Ring::view(lines, config).map_err(|_| too_short(lines, config))
+        }
+
+        /// Views a ring that was made before.
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of `bytes` bytes for `'r` and is accessed only
+        /// through rings meanwhile (also by other processes).
+        ///
+        /// # Errors
+        /// What is wrong with the memory.
+        pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<Ring<'r>, SectionError> {
+            // SAFETY: the caller's promise, passed on.
+            let lines = unsafe { lines_at(base, bytes) }?;
+            let header = lines.first().ok_or(SectionError::TooShort { given_bytes: bytes as u64, needed_bytes: LINE_BYTES as u64 })?;
+            // ORDERING: Acquire, partner: `write_header`.
+            let magic = header.0[0].load(Ordering::Acquire);
+            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+            let config = image::checked_config(magic, word)?;
+            Ring::view(lines, &config)
+        }
+    }
+
+    fn too_short(lines: &[WordLine], config: &RingConfig) -> ConfigError {
+        let given = (lines.len() * LINE_BYTES) as u64;
+        ConfigError::OutOfRange { field: "ring bytes", value: given, least: (config.line_count() * LINE_BYTES) as u64, most: u64::MAX }
+    }
+}
+
+#[cfg(loom)]
+impl<'r> Ring<'r> {
+    /// A ring over loom's boxes.
+    pub fn of_memory(memory: &'r crate::section::SectionMemory, config: &RingConfig) -> Result<Ring<'r>, SectionError> {
+        Ring::write_header(memory.lines(), config);
+        Ring::view(memory.lines(), config)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
