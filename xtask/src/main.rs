@@ -1,2 +1,57 @@
-//! (being built)
-fn main() {}
+//! The project's own tasks, run as `cargo xtask TASK`.
+//!
+//! `check` holds the code to the house rules, `test` is `check` and every test, `overhead` and
+//! `bars` measure the acceptance bars on real programs, `setup` installs what those need.
+#![deny(unsafe_code)]
+
+mod bars;
+mod check;
+mod child;
+mod house;
+mod overhead;
+mod redis;
+mod test;
+mod workloads;
+
+use house::House;
+use std::process::ExitCode;
+
+/// What a task answers: an error is one line that says what failed and what to do.
+type Answer<T> = Result<T, String>;
+
+const USAGE: &str = "usage: cargo xtask TASK
+  check                            format, lints, documentation, layers, file sizes, orderings, paths
+  test [--quick]                   check, every test of the workspace, and the loom models
+  overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
+  bars [N...]                      the acceptance bars that a machine can check (default: all)
+  setup                            install the programs that tests and bars run (apt-get, as root)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs one task; `Ok(false)` when it ran and found something wrong.
+fn run(arguments: &[String]) -> Answer<bool> {
+    let house = House::find()?;
+    let rest = arguments.get(1..).unwrap_or_default();
+    match arguments.first().map(String::as_str) {
+        Some("check") => check::run(&house),
+        Some("test") => test::run(&house, rest),
+        Some("overhead") => overhead::run(&house, rest),
+        Some("bars") => bars::run(&house, rest),
+        Some("setup") => house.setup(),
+        Some("--help" | "-h") | None => {
+            println!("{USAGE}");
+            Ok(true)
+        }
+        Some(other) => Err(format!("no task `{other}`; try `cargo xtask --help`")),
+    }
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask test`: everything that must be green before a change goes in.
+//!
+//! The house rules, every test of the workspace (with the big corpora where they are), and the
+//! loom models of the core. `--quick` leaves out the loom models.
+
+use crate::house::House;
+use crate::{Answer, check};
+use std::process::Command;
+
+/// Runs all of it, with the tools' own output; stops at the first that fails.
+pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
+    let quick = match arguments {
+        [] => false,
+        [only] if only == "--quick" => true,
+        _ => return Err("usage: cargo xtask test [--quick]".to_owned()),
+    };
+    if !check::run(house)? {
+        return Ok(false);
+    }
+    if !quick && !passes(&mut loom(house))? {
+        return Ok(false);
+    }
+    // Last, so that cargo's own closing lines close the output.
+    passes(house.cargo().args(["test", "--workspace", "--release"]))
+}
+
+/// The models run in a build folder of their own: `cfg(loom)` would rebuild everything else.
+fn loom(house: &House) -> Command {
+    let mut cargo = house.cargo();
+    cargo.args(["test", "--release", "--package", "stackdepot", "--tests"]);
+    cargo
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", house.target.join("loom"));
+    cargo
+}
+
+fn passes(command: &mut Command) -> Answer<bool> {
+    println!("$ {}", shown(command));
+    let status = command
+        .status()
+        .map_err(|e| format!("{}: {e}", shown(command)))?;
+    Ok(status.success())
+}
+
+fn shown(command: &Command) -> String {
+    let words = command
+        .get_args()
+        .map(|word| word.to_string_lossy().into_owned());
+    format!("cargo {}", words.collect::<Vec<_>>().join(" "))
+}
