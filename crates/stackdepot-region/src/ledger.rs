@@ -1,0 +1,393 @@
+//! The run ledger: keeps the bytes of all files of a run together below one bound.
+//!
+//! Key type: [`Ledger`], the second page of a run's first file, mapped by every later process for
+//! the moment in which it gets its file. Each later file is an entry of one word: state, size, pid,
+//! sequence. There is no sum that a killed process could leave wrong: a process claims an entry,
+//! adds up all entries, and takes its claim back when they exceed the bound. Entries of dead
+//! processes are freed by whoever needs room: file removed first, bytes given back after it.
+//!
+//! Owns the invariant: the sizes of all entries in state active never exceed the budget. Of two
+//! claims at once at least the one whose fence comes second sees the other, so both may step back
+//! (each tries again, bounded), but never do both stay beyond the budget.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::clock::ClockPair;
+use crate::format::PAGE_BYTES;
+use crate::process::{ProcessId, Text};
+use crate::sys;
+
+/// How many later files a run can have at once. Each takes at least a sixteenth of the whole, and
+/// the first one half: never more than eight, and some room for claims that step back.
+pub const ENTRY_COUNT: usize = 64;
+/// The longest path of a file, its end included.
+pub const PATH_LIMIT: usize = 1024;
+/// Claims that step back are tried again this often.
+const ATTEMPT_LIMIT: usize = 16;
+
+/// Why there is no room for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerError {
+    /// The files of running processes take all bytes of the run.
+    NoRoom,
+    /// All entries are taken.
+    TableFull,
+    /// Others claimed at the same time, again and again.
+    Contended,
+}
+
+/// The page.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Ledger {
+    /// The bytes of the whole run, first file included.
+    total_bytes: AtomicU64,
+    /// The bytes for later files.
+    budget_bytes: AtomicU64,
+    next_sequence: AtomicU64,
+    children_removed: AtomicU64,
+    children_unrecorded: AtomicU64,
+    children_recorded: AtomicU64,
+    unused: [AtomicU64; 2],
+    entries: [LedgerEntry; ENTRY_COUNT],
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct LedgerEntry {
+    word: AtomicU64,
+    start_ticks: AtomicU64,
+    ended_ns: AtomicU64,
+    unused: AtomicU64,
+}
+
+const _: () = assert!(size_of::<Ledger>() <= PAGE_BYTES);
+
+/// The word of an entry. 0 is a free one.
+///
+/// | 63..62 | 61..38 | 37..16 | 15..0 |
+/// |---|---|---|---|
+/// | state 1 claimed, 2 active, 3 ended | pages | pid | sequence |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EntryWord(u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryState {
+    Free,
+    Claimed,
+    Active,
+    Ended,
+}
+
+impl EntryWord {
+    const PAGES_LIMIT: u64 = 1 << 24;
+    const PID_LIMIT: u32 = 1 << 22;
+
+    /// `None` when a number does not fit (no Linux pid exceeds 2^22).
+    fn claimed(pages: u64, pid: u32, sequence: u16) -> Option<EntryWord> {
+        let fits = pages > 0 && pages < Self::PAGES_LIMIT && pid < Self::PID_LIMIT;
+        fits.then_some(EntryWord(
+            1 << 62 | pages << 38 | u64::from(pid) << 16 | u64::from(sequence),
+        ))
+    }
+
+    fn state(self) -> EntryState {
+        match self.0 >> 62 {
+            0 => EntryState::Free,
+            1 => EntryState::Claimed,
+            2 => EntryState::Active,
+            _ => EntryState::Ended,
+        }
+    }
+
+    fn with_state(self, state: u64) -> EntryWord {
+        EntryWord(self.0 & !(3 << 62) | state << 62)
+    }
+
+    fn pages(self) -> u64 {
+        (self.0 >> 38) & (Self::PAGES_LIMIT - 1)
+    }
+
+    fn pid(self) -> u32 {
+        (self.0 >> 16) as u32 & (Self::PID_LIMIT - 1)
+    }
+
+    fn sequence(self) -> u16 {
+        self.0 as u16
+    }
+}
+
+/// A claimed entry: turned into a file by `confirm`, or given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    index: usize,
+    word: EntryWord,
+}
+
+impl Reservation {
+    /// The number that makes the file's name unique within the process.
+    pub fn sequence(&self) -> u16 {
+        self.word.sequence()
+    }
+}
+
+/// The path of a later file: the first file's path, then `.PID-SEQUENCE`.
+pub fn child_path<'b>(
+    first_path: &CStr,
+    pid: u32,
+    sequence: u16,
+    buffer: &'b mut [u8; PATH_LIMIT],
+) -> Option<&'b CStr> {
+    let mut text = Text::new(buffer);
+    text.push(first_path.to_bytes());
+    text.push(b".");
+    text.push_number(u64::from(pid));
+    text.push(b"-");
+    text.push_number(u64::from(sequence));
+    text.finish()
+}
+
+impl Ledger {
+    /// Writes down the bounds of a new run; only the maker of the first file, before it is complete.
+    pub fn begin(&self, total_bytes: u64, first_file_bytes: u64) {
+        self.total_bytes.store(total_bytes, Ordering::Relaxed);
+        self.budget_bytes.store(
+            total_bytes.saturating_sub(first_file_bytes),
+            Ordering::Relaxed,
+        );
+    }
+
+    /// The bytes of the whole run.
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The bytes that all later files hold now, claims included.
+    pub fn used_bytes(&self) -> u64 {
+        let pages = self.entries.iter().fold(0u64, |sum, entry| {
+            sum + EntryWord(entry.word.load(Ordering::Relaxed)).pages()
+        });
+        pages * PAGE_BYTES as u64
+    }
+
+    /// Counts a process that runs without a file.
+    pub fn count_unrecorded(&self) {
+        self.children_unrecorded.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Processes that ran without a file, files removed to make room, files made: so far.
+    pub fn counts(&self) -> LedgerCounts {
+        LedgerCounts {
+            children_unrecorded: self.children_unrecorded.load(Ordering::Relaxed),
+            children_removed: self.children_removed.load(Ordering::Relaxed),
+            children_recorded: self.children_recorded.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Claims `file_bytes` for a file of `who`, and removes files of ended processes, the one that
+    /// ended first going first, until there is room.
+    pub fn reserve_or_remove(
+        &self,
+        first_path: &CStr,
+        who: &ProcessId,
+        file_bytes: u64,
+    ) -> Result<Reservation, LedgerError> {
+        let mut answer = self.reserve(who, file_bytes);
+        for _ in 0..4 * ENTRY_COUNT {
+            match answer {
+                Err(LedgerError::NoRoom | LedgerError::TableFull) => {}
+                other => return other,
+            }
+            if !self.remove_oldest_ended(first_path, who) {
+                return answer;
+            }
+            answer = self.reserve(who, file_bytes);
+        }
+        answer
+    }
+
+    /// Claims `file_bytes` for a file of `who` where there is room.
+    pub fn reserve(&self, who: &ProcessId, file_bytes: u64) -> Result<Reservation, LedgerError> {
+        let pages = file_bytes.div_ceil(PAGE_BYTES as u64);
+        let mut answer = Err(LedgerError::NoRoom);
+        for attempt in 0..ATTEMPT_LIMIT {
+            let reservation = self.claim(who, pages)?;
+            // ORDERING: SeqCst fence between our claim and our look at the others' claims; its
+            // partner is the same fence of every other claimer: one of two sees the other's word.
+            fence(Ordering::SeqCst);
+            if self.used_bytes() <= self.budget_bytes.load(Ordering::Relaxed) {
+                return Ok(reservation);
+            }
+            let has_rival = self.has_other_claim(reservation.index);
+            self.cancel(&reservation);
+            if !has_rival {
+                return Err(LedgerError::NoRoom);
+            }
+            answer = Err(LedgerError::Contended);
+            // Not all at once again: the lower entry comes back first.
+            sys::sleep(1 + (reservation.index + attempt) as u32 % 8);
+        }
+        answer
+    }
+
+    /// The file is there: its bytes count as its process's from now on.
+    pub fn confirm(&self, reservation: Reservation, who: &ProcessId) {
+        let Some(entry) = self.entries.get(reservation.index) else {
+            return;
+        };
+        entry.ended_ns.store(0, Ordering::Relaxed);
+        entry.start_ticks.store(who.start_ticks, Ordering::Relaxed);
+        self.children_recorded.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: Release: who reads "active" (Acquire, `ended_since`) reads this start time. It
+        // fails only for a claim whose process was taken for dead: then the entry is not ours.
+        let _ = entry.word.compare_exchange(
+            reservation.word.0,
+            reservation.word.with_state(2).0,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// There will be no file: gives the bytes back.
+    pub fn cancel(&self, reservation: &Reservation) {
+        if let Some(entry) = self.entries.get(reservation.index) {
+            // ORDERING: Relaxed: nothing is handed over with the entry but the entry itself.
+            let _ = entry.word.compare_exchange(
+                reservation.word.0,
+                0,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// The process of a confirmed file is about to end; its file may go once it is dead.
+    pub fn mark_ended(&self, reservation: &Reservation) {
+        let Some(entry) = self.entries.get(reservation.index) else {
+            return;
+        };
+        entry
+            .ended_ns
+            .store(ClockPair::now().monotonic_ns, Ordering::Relaxed);
+        // ORDERING: Release: who reads "ended" reads its time; partner in `ended_since`.
+        let _ = entry.word.compare_exchange(
+            reservation.word.with_state(2).0,
+            reservation.word.with_state(3).0,
+            Ordering::Release,
+            Ordering::Relaxed,
+        );
+    }
+
+    fn claim(&self, who: &ProcessId, pages: u64) -> Result<Reservation, LedgerError> {
+        // ORDERING: Relaxed: a unique number, nothing else.
+        let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed) as u16;
+        let word = EntryWord::claimed(pages, who.pid, sequence).ok_or(LedgerError::NoRoom)?;
+        for (index, entry) in self.entries.iter().enumerate() {
+            // ORDERING: Relaxed: the fence in `reserve` orders the claim against the sum.
+            let claimed =
+                entry
+                    .word
+                    .compare_exchange(0, word.0, Ordering::Relaxed, Ordering::Relaxed);
+            if claimed.is_ok() {
+                return Ok(Reservation { index, word });
+            }
+        }
+        Err(LedgerError::TableFull)
+    }
+
+    fn has_other_claim(&self, own_index: usize) -> bool {
+        self.entries.iter().enumerate().any(|(index, entry)| {
+            let word = EntryWord(entry.word.load(Ordering::Relaxed));
+            index != own_index && word.state() == EntryState::Claimed
+        })
+    }
+
+    /// Removes the file whose process ended first; false when no process has ended.
+    fn remove_oldest_ended(&self, first_path: &CStr, who: &ProcessId) -> bool {
+        let now_ns = ClockPair::now().monotonic_ns;
+        let oldest = self
+            .entries
+            .iter()
+            .filter_map(|entry| {
+                let (word, ended_ns) = entry.ended_since(who, now_ns)?;
+                Some((ended_ns, word.sequence(), word.0, entry))
+            })
+            .min_by_key(|(ended_ns, sequence, ..)| (*ended_ns, *sequence));
+        let Some((_, _, word, entry)) = oldest else {
+            return false;
+        };
+        entry.remove(EntryWord(word), first_path, &self.children_removed);
+        true
+    }
+}
+
+impl LedgerEntry {
+    /// When the process of this entry ended, if it did; `who` is the process that asks.
+    fn ended_since(&self, who: &ProcessId, now_ns: u64) -> Option<(EntryWord, u64)> {
+        // ORDERING: Acquire, partner of the Release in `confirm`: start time of this very file.
+        let word = EntryWord(self.word.load(Ordering::Acquire));
+        let start_ticks = match word.state() {
+            EntryState::Free => return None,
+            EntryState::Claimed => 0, // not stored yet
+            EntryState::Active | EntryState::Ended => self.start_ticks.load(Ordering::Relaxed),
+        };
+        let owner = ProcessId {
+            pid: word.pid(),
+            start_ticks,
+        };
+        // The asker itself, with a file: that of the program which it was before an exec.
+        let is_replaced = word.state() != EntryState::Claimed && owner == *who;
+        if !is_replaced && owner.is_alive() {
+            return None;
+        }
+        // Nobody says when a killed process ended: from now on, then.
+        // ORDERING: Relaxed: only the order of removal hangs on it.
+        let stamped =
+            self.ended_ns
+                .compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
+        Some((word, stamped.err().unwrap_or(now_ns)))
+    }
+
+    /// Two may remove at once: a name is never given twice, and one of them frees the entry.
+    fn remove(&self, word: EntryWord, first_path: &CStr, removed: &AtomicU64) {
+        let mut buffer = [0u8; PATH_LIMIT];
+        let unlinked = match child_path(first_path, word.pid(), word.sequence(), &mut buffer) {
+            Some(path) => sys::unlink(path).is_ok(),
+            None => false,
+        };
+        // ORDERING: Release: the bytes are given back after the file went; partner: the claim's fence.
+        let freed = self
+            .word
+            .compare_exchange(word.0, 0, Ordering::Release, Ordering::Relaxed);
+        if freed.is_ok() {
+            self.ended_ns.store(0, Ordering::Relaxed);
+            if unlinked {
+                removed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// What a run's ledger counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerCounts {
+    /// Processes that ran without a file.
+    pub children_unrecorded: u64,
+    /// Files of ended processes that made room.
+    pub children_removed: u64,
+    /// Files made for later processes.
+    pub children_recorded: u64,
+}
+
+impl LedgerCounts {
+    /// From a copy of the page.
+    pub fn parse(page: &[u8]) -> LedgerCounts {
+        let word = |index: usize| crate::format::word_at(page, index * 8).unwrap_or(0);
+        LedgerCounts {
+            children_removed: word(3),
+            children_unrecorded: word(4),
+            children_recorded: word(5),
+        }
+    }
+}

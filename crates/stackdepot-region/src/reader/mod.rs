@@ -1,0 +1,222 @@
+//! Opening a region file for reading: safe code that takes every byte as hostile.
+//!
+//! Key types: [`RegionFile`] (an open, checked file), [`Info`] (what it is about) and
+//! [`Snapshot`](snapshot::Snapshot) (a copy of its contents at about one moment). Bytes come by
+//! `pread` in bounded pieces (`source`), never by a mapping: a file that shrinks under its reader
+//! is an error, not a SIGBUS. What is copied is bounded by the file's real size.
+#![forbid(unsafe_code)]
+
+mod header;
+mod live;
+pub mod locate;
+mod slots;
+pub mod snapshot;
+mod source;
+
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::clock::{ClockPair, ClockScale};
+use crate::counters::CounterValues;
+use crate::error::{ReadError, ReadErrorKind};
+use crate::format::{
+    COUNTERS_OFFSET, HEADER_BYTES, LEDGER_OFFSET, PAGE_BYTES, RunState, SectionName,
+};
+use crate::ledger::LedgerCounts;
+use crate::process::{ProcessId, boot_digest};
+use header::HeaderView;
+use snapshot::Snapshot;
+use source::Source;
+
+/// A region file, open and with a header that makes sense.
+#[derive(Debug)]
+pub struct RegionFile {
+    source: Source,
+    header: HeaderView,
+}
+
+/// What a file is about.
+#[derive(Clone, Debug)]
+pub struct Info {
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// The bytes that the whole run may take; 0 unknown.
+    pub run_bytes: u64,
+    /// Whether it belongs to a later process of a run.
+    pub is_child: bool,
+    /// The process.
+    pub pid: u32,
+    /// Its parent.
+    pub parent_pid: u32,
+    /// Its executable.
+    pub executable: Vec<u8>,
+    /// Its command line.
+    pub command: Vec<Vec<u8>>,
+    /// What the writer last said.
+    pub state: RunState,
+    /// Whether the process is still there, so that the file goes on changing.
+    pub is_running: bool,
+    /// The signal that it died from, if that was noted.
+    pub signal: Option<i32>,
+    /// The address at which it faulted, if any.
+    pub fault_address: Option<u64>,
+    /// The thread that faulted.
+    pub fault_thread: u32,
+    /// When recording began, in seconds since 1970.
+    pub started_unix_seconds: f64,
+    /// When the clocks were last noted: now for a running process, else about its end.
+    pub last_unix_seconds: f64,
+    /// Time stamp counter at that moment.
+    pub last_tsc: u64,
+    /// Turns time stamps into seconds; `None` when the file is too young to know.
+    pub clock: Option<ClockScale>,
+}
+
+impl Info {
+    /// How long before now (before the end, for an ended process) a time stamp was, in seconds.
+    pub fn seconds_ago(&self, tsc: u64) -> Option<f64> {
+        Some(self.clock?.seconds_between(tsc, self.last_tsc))
+    }
+}
+
+impl RegionFile {
+    /// Opens a file and checks its header.
+    ///
+    /// # Errors
+    /// Everything that [`ReadErrorKind`] names; never blocks, also on pipes.
+    pub fn open(path: &Path) -> Result<RegionFile, ReadError> {
+        let fail = |kind| ReadError {
+            path: path.to_path_buf(),
+            kind,
+        };
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY)
+            .open(path)
+            .map_err(|error| fail(ReadErrorKind::Open(error)))?;
+        let found_bytes = check_kind(&file).map_err(fail)?;
+        let source = Source::new(file, path.to_path_buf());
+        let page = source.read(0, found_bytes.min(HEADER_BYTES as u64))?;
+        let header = HeaderView::parse(&page, found_bytes).map_err(fail)?;
+        Ok(RegionFile { source, header })
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> &Path {
+        self.source.path()
+    }
+
+    /// The process that writes, or wrote, the file.
+    pub fn process(&self) -> ProcessId {
+        self.header.process
+    }
+
+    /// When the file was made, in nanoseconds since 1970.
+    pub fn started_ns(&self) -> u64 {
+        self.header.clock_start.realtime_ns
+    }
+
+    /// Whether that process is still there. Only meaningful on the machine that made the file.
+    pub fn is_running(&self) -> bool {
+        self.header.boot_digest == boot_digest() && self.header.process.is_alive()
+    }
+
+    /// What the file is about, read anew.
+    ///
+    /// # Errors
+    /// When the file became shorter or unreadable.
+    pub fn info(&self) -> Result<Info, ReadError> {
+        let page = self.source.read(0, PAGE_BYTES as u64)?;
+        let header = HeaderView::parse(&page, self.header.file_bytes)
+            .map_err(|kind| self.source.fail(kind))?;
+        let ledger = self.source.read(LEDGER_OFFSET as u64, 16)?;
+        let meta = self.read_section(SectionName::Meta)?;
+        let is_running = self.is_running();
+        let last = match is_running {
+            true => ClockPair::now(),
+            false => header.clock_last,
+        };
+        let is_crashed = header.state == RunState::Crashed;
+        Ok(Info {
+            file_bytes: header.file_bytes,
+            run_bytes: crate::format::word_at(&ledger, 0).unwrap_or(0),
+            is_child: header.is_child,
+            pid: header.process.pid,
+            parent_pid: header.parent_pid,
+            executable: header::executable(&meta),
+            command: header::command(&meta),
+            state: header.state,
+            is_running,
+            signal: is_crashed.then_some(header.signal),
+            fault_address: Some(header.fault_address).filter(|address| is_crashed && *address != 0),
+            fault_thread: header.fault_thread,
+            started_unix_seconds: header.clock_start.realtime_ns as f64 / 1e9,
+            last_unix_seconds: last.realtime_ns as f64 / 1e9,
+            last_tsc: last.tsc,
+            clock: ClockScale::new(&header.clock_start, &last),
+        })
+    }
+
+    /// Every counter of the recorder.
+    ///
+    /// # Errors
+    /// When the file became shorter or unreadable.
+    pub fn counters(&self) -> Result<CounterValues, ReadError> {
+        let pages = self
+            .source
+            .read(COUNTERS_OFFSET as u64, 2 * PAGE_BYTES as u64)?;
+        Ok(CounterValues::parse(&pages))
+    }
+
+    /// What the run's ledger counted; all zero in a later process's file.
+    ///
+    /// # Errors
+    /// When the file became shorter or unreadable.
+    pub fn ledger_counts(&self) -> Result<LedgerCounts, ReadError> {
+        let page = self.source.read(LEDGER_OFFSET as u64, PAGE_BYTES as u64)?;
+        Ok(LedgerCounts::parse(&page))
+    }
+
+    /// Copies everything. A part that is damaged is left out and named in the snapshot's `problems`.
+    ///
+    /// # Errors
+    /// When the file became shorter or unreadable.
+    pub fn snapshot(&self) -> Result<Snapshot, ReadError> {
+        Snapshot::take(self)
+    }
+
+    fn read_section(&self, name: SectionName) -> Result<Vec<u8>, ReadError> {
+        let section = self.header.section(name);
+        self.source
+            .read(section.offset as u64, section.bytes as u64)
+    }
+}
+
+/// A regular file with bytes in it; answers how many.
+fn check_kind(file: &File) -> Result<u64, ReadErrorKind> {
+    let metadata = file.metadata().map_err(ReadErrorKind::Open)?;
+    if metadata.is_dir() {
+        return Err(ReadErrorKind::Directory);
+    }
+    if !metadata.is_file() {
+        return Err(ReadErrorKind::NotRegular);
+    }
+    match metadata.len() {
+        0 => Err(ReadErrorKind::Empty),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Opens what the user names: a pid if it is all digits, else a file (`./123` for digits).
+///
+/// # Errors
+/// One line for the user.
+pub fn open_file_or_pid(name: &std::ffi::OsStr) -> Result<RegionFile, locate::TargetError> {
+    let digits = name.as_encoded_bytes();
+    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+        let path = locate::locate_digits(digits)?;
+        return Ok(RegionFile::open(&path)?);
+    }
+    Ok(RegionFile::open(&PathBuf::from(name))?)
+}
