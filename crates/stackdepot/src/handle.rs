@@ -46,6 +46,9 @@ impl WeakHandle {
 pub struct Handle(core::num::NonZeroU32);
 
 impl Handle {
+    /// The least handle.
+    pub(crate) const ONE: Handle = Handle(core::num::NonZeroU32::MIN);
+
     /// From the bits of [`Handle::to_bits`]; `None` for 0.
     #[inline]
     pub const fn from_bits(bits: u32) -> Option<Handle> {

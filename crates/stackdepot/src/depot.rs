@@ -1,0 +1,320 @@
+//! The facade: a depot over a region that the caller hands in.
+//!
+//! Key type: [`Depot`], a small copyable view. It owns no protocol: it checks what the caller
+//! asked for, calls the files that do, and counts refusals.
+
+use crate::config::Config;
+use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
+use crate::handle::{Handle, Tick, WeakHandle};
+use crate::hash::Hasher;
+use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
+use crate::recover::Recovered;
+use crate::stats::Stats;
+use crate::sync::Ordering;
+use crate::walk::Walk;
+
+/// A bounded store of deduplicated stacks, in memory that somebody else owns.
+///
+/// All methods take `&self`, from any thread, from signal handlers and malloc hooks: they take
+/// no lock, allocate nothing, call nothing outside this crate, and end within a bounded number
+/// of steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Depot<'r> {
+    pub(crate) region: Region<'r>,
+    pub(crate) hasher: Hasher,
+}
+
+/// A stack held by a counted reference: give it back with [`Depot::put`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Names the stack for ever.
+    pub weak: WeakHandle,
+    /// Names it in 32 bits until the `put`.
+    pub handle: Handle,
+}
+
+/// A stack held by a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leased {
+    /// Names the stack for ever.
+    pub weak: WeakHandle,
+    /// Names it in 32 bits while the lease lasts.
+    pub handle: Handle,
+    /// The tick from which the lease counts: it lasts while `now - from <= lease_ticks`.
+    pub from: Tick,
+}
+
+/// What a save takes besides the stack's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing: the stack may be evicted at once.
+    None,
+    /// A counted reference.
+    Reference,
+    /// A lease.
+    Lease,
+    /// A counted reference and a lease.
+    ReferenceAndLease,
+}
+
+/// What a fetch found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// How many frames are stored, also where the buffer was shorter.
+    pub frame_count: usize,
+    /// Whether the stack was cut at its outer end when it was saved.
+    pub is_cut: bool,
+}
+
+impl<'r> Depot<'r> {
+    pub(crate) fn over(region: Region<'r>) -> Depot<'r> {
+        let hasher = Hasher::new(region.header.seed.load(Ordering::Relaxed));
+        Depot { region, hasher }
+    }
+
+    /// Finds or stores a stack, innermost frame first, and holds nothing: the answer names the
+    /// stack for ever, but the stack may be evicted at any time.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted.
+    #[inline]
+    pub fn save(&self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
+        self.save_held(frames, Hold::None).map(|saved| saved.weak)
+    }
+
+    /// Finds or stores a stack and takes a counted reference on it.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted, and nothing is held then.
+    #[inline]
+    pub fn save_acquire(&self, frames: &[u64]) -> Result<Held, SaveError> {
+        let Leased { weak, handle, .. } = self.save_held(frames, Hold::Reference)?;
+        Ok(Held { weak, handle })
+    }
+
+    /// Finds or stores a stack and holds it by a lease; normally no write at all when the
+    /// stack is stored and was leased in this tick.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted.
+    #[inline]
+    pub fn save_lease(&self, frames: &[u64]) -> Result<Leased, SaveError> {
+        self.save_held(frames, Hold::Lease)
+    }
+
+    /// Finds or stores a stack, and takes a counted reference and a lease.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted, and nothing is held then.
+    #[inline]
+    pub fn save_acquire_lease(&self, frames: &[u64]) -> Result<Leased, SaveError> {
+        self.save_held(frames, Hold::ReferenceAndLease)
+    }
+
+    /// Finds or stores a stack with any hold. `from` and `handle` mean something only as far
+    /// as the hold goes.
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted.
+    #[inline]
+    pub fn save_held(&self, frames: &[u64], hold: Hold) -> Result<Leased, SaveError> {
+        let saved = self.region.save(&self.hasher, frames, hold)?;
+        Ok(Leased { weak: saved.weak, handle: self.handle_of(saved.weak), from: saved.from })
+    }
+
+    /// Takes a counted reference on a stored stack.
+    ///
+    /// # Errors
+    /// `Evicted`, `Saturated`, or `Disabled`.
+    pub fn acquire(&self, weak: WeakHandle) -> Result<Handle, HoldError> {
+        if !self.region.references {
+            return Err(HoldError::Disabled);
+        }
+        self.region.acquire(weak)?;
+        Ok(self.handle_of(weak))
+    }
+
+    /// Prolongs the lease of a stored stack to the whole of its duration, from the answered tick.
+    ///
+    /// # Errors
+    /// `Evicted`, `Contended`, or `Disabled`.
+    pub fn renew(&self, weak: WeakHandle) -> Result<Tick, HoldError> {
+        self.region.renew(weak)
+    }
+
+    /// Gives one counted reference back. Never fails: a handle that names nothing held is
+    /// ignored and counted.
+    pub fn put(&self, handle: Handle) {
+        self.region.put(handle);
+    }
+
+    /// The 32-bit name of a stack; meaningful while the stack is held.
+    #[inline]
+    pub fn handle_of(&self, weak: WeakHandle) -> Handle {
+        self.region.handle_of(weak)
+    }
+
+    /// The lasting name behind a held handle; `None` when the handle is recognised as stale.
+    #[inline]
+    pub fn weak_of(&self, handle: Handle) -> Option<WeakHandle> {
+        self.region.weak_of(handle)
+    }
+
+    /// Copies a stack out, innermost frame first, as much of it as `out` takes.
+    ///
+    /// # Errors
+    /// `Evicted`; `out` then holds nothing meaningful.
+    #[inline]
+    pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> Result<Fetched, FetchError> {
+        self.region.fetch(weak, out)
+    }
+
+    /// Adds to one payload word of a stack that the caller holds by a counted reference
+    /// (wrapping, so a negative number is added as its two's complement).
+    #[inline]
+    pub fn add_payload(&self, held: Handle, word: usize, delta: u64) {
+        self.region.add_payload(held, word, delta);
+    }
+
+    /// The payload words of a stack; those not configured are 0.
+    ///
+    /// # Errors
+    /// `Evicted`.
+    pub fn payload(&self, weak: WeakHandle) -> Result<[u64; MOST_PAYLOAD_WORDS], FetchError> {
+        self.region.payload(weak)
+    }
+
+    /// The depot's clock.
+    #[inline]
+    pub fn now(&self) -> Tick {
+        self.region.now()
+    }
+
+    /// Moves the clock, which ends the leases that are old enough.
+    pub fn advance(&self, ticks: u32) {
+        self.region.advance(ticks);
+    }
+
+    /// How many ticks a lease lasts beyond its own; 0 when leases are off.
+    #[inline]
+    pub fn lease_ticks(&self) -> u32 {
+        self.region.lease_ticks
+    }
+
+    /// Stacks of more frames are cut.
+    #[inline]
+    pub fn max_frames(&self) -> usize {
+        self.region.max_frames as usize
+    }
+
+    /// Bytes of the region that are in use; never more than the configuration allowed.
+    #[inline]
+    pub fn region_bytes(&self) -> usize {
+        self.region.geometry.region_bytes
+    }
+
+    /// The depot's counters.
+    pub fn stats(&self) -> Stats {
+        self.region.stats()
+    }
+
+    /// Visits the saved stacks. Weakly consistent: a stack that is stored during the whole
+    /// walk is visited once; one that comes or goes may be.
+    pub fn walk(&self) -> Walk<'r> {
+        Walk::new(self.region)
+    }
+}
+
+#[cfg(loom)]
+impl<'r> Depot<'r> {
+    /// The depot in loom's memory.
+    pub fn of(memory: &'r crate::layout::Memory) -> Depot<'r> {
+        Depot::over(memory.region())
+    }
+}
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "hands the caller's memory and promises on to layout.rs")]
+mod real {
+    use super::*;
+    use core::ptr::NonNull;
+
+    impl<'r> Depot<'r> {
+        /// Makes a depot in ordinary memory of this process, which is zeroed.
+        ///
+        /// ```
+        /// use stackdepot::{Config, Depot, Line};
+        /// let mut memory = vec![Line::ZERO; 4096];
+        /// let depot = Depot::new(&mut memory, &Config::new(4096 * 64))?;
+        /// let weak = depot.save(&[0x401000, 0x402000]).unwrap();
+        /// let mut frames = [0; 8];
+        /// assert_eq!(depot.fetch(weak, &mut frames).unwrap().frame_count, 2);
+        /// assert_eq!(frames[..2], [0x401000, 0x402000]);
+        /// # Ok::<(), stackdepot::ConfigError>(())
+        /// ```
+        ///
+        /// # Errors
+        /// Names the field of the configuration that is out of its limits; `region_bytes` may
+        /// not exceed the memory.
+        pub fn new(memory: &'r mut [Line], config: &Config) -> Result<Depot<'r>, ConfigError> {
+            let memory_bytes = size_of_val(memory);
+            let least = Config { region_bytes: 0, ..*config }.geometry();
+            if let Err(ConfigError::OutOfRange { field: "region_bytes", least, .. }) = least {
+                ConfigError::check("region_bytes", config.region_bytes as u64, least, memory_bytes as u64)?;
+            }
+            memory.fill(Line::ZERO);
+            // SAFETY: the slice is valid, aligned to 64, zeroed, at least `region_bytes` long
+            // (checked), and borrowed exclusively for 'r.
+            let region = unsafe { Region::create(NonNull::from(memory).cast(), config) }?;
+            Ok(Depot::over(region))
+        }
+
+        /// Makes a depot in zero-filled memory, of which it touches only the header.
+        ///
+        /// # Errors
+        /// Names the field of the configuration that is out of its limits.
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of `config.region_bytes` bytes during `'r`, all
+        /// zero now, and during `'r` nobody accesses them but depots, readers of other
+        /// processes, and atomically.
+        pub unsafe fn create(base: NonNull<u8>, config: &Config) -> Result<Depot<'r>, ConfigError> {
+            // SAFETY: the caller's promise.
+            unsafe { Region::create(base, config) }.map(Depot::over)
+        }
+
+        /// Opens a depot that this process (or the one it was forked from) made or reopened.
+        ///
+        /// # Errors
+        /// See [`AttachError`].
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of `region_bytes` bytes during `'r`, during
+        /// which nobody accesses them but depots, readers of other processes, and atomically.
+        pub unsafe fn attach(base: NonNull<u8>, region_bytes: usize) -> Result<Depot<'r>, AttachError> {
+            // SAFETY: the caller's promise.
+            unsafe { Region::attach(base, region_bytes) }.map(Depot::over)
+        }
+
+        /// Opens a depot whose writer is gone: frees what was in flight, recounts references.
+        ///
+        /// `live_holds` are the references that live on, one item each (the live table's);
+        /// all others died with the old writer. Leases stay.
+        ///
+        /// # Errors
+        /// See [`AttachError`].
+        ///
+        /// # Safety
+        /// As for [`Depot::attach`], and no other writer has the region open.
+        pub unsafe fn reopen(
+            base: NonNull<u8>,
+            region_bytes: usize,
+            live_holds: impl IntoIterator<Item = WeakHandle>,
+        ) -> Result<(Depot<'r>, Recovered), AttachError> {
+            // SAFETY: the caller's promise.
+            let region = unsafe { Region::attach(base, region_bytes) }?;
+            let recovered = region.recover(live_holds);
+            Ok((Depot::over(region), recovered))
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Retire: ends the life of a node that nobody holds, in a fixed number of steps.
+//!
+//! Exactly one reference is dropped, the parent's: no cascade; the parent becomes a hint.
+//! The order carries the readers' promise: generation raised, then unlinked, then the parent
+//! released, then overwritten. So whoever finds the leaf's generation unchanged has read
+//! ancestors that were still there.
+
+use crate::index::Entry;
+use crate::layout::{Region, Slot};
+use crate::state::State;
+use crate::stats::count;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What a claim will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Free slots only.
+    Free,
+    /// Free slots, and evictable nodes where no saved stack ends.
+    FreeOrUnsaved,
+    /// Free slots and every evictable node.
+    FreeOrEvictable,
+}
+
+impl Region<'_> {
+    /// Takes a slot if it is what the caller wants: OWNED then, its payload zero.
+    pub fn try_claim(&self, number: u32, wanted: Wanted) -> bool {
+        let Some(slot) = self.slot(number) else { return false };
+        let state = slot.state_now();
+        if state.0 == State::FREE {
+            return slot.claim_free();
+        }
+        if wanted == Wanted::Free || (wanted == Wanted::FreeOrUnsaved && state.is_saved()) {
+            return false;
+        }
+        self.is_evictable(slot, state) && self.retire(number, slot, state)
+    }
+
+    /// Whether a node is held by nobody and used up its second chance.
+    ///
+    /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
+    fn is_evictable(&self, slot: &Slot, state: State) -> bool {
+        if !state.is_live() || state.references() != 0 {
+            return false;
+        }
+        if state.has(State::LEASED) {
+            // With leases the stamp is the recency.
+            return crate::Tick(state.stamp()).is_over(self.now(), self.lease_ticks);
+        }
+        if state.has(State::VISITED) {
+            slot.clear_visited(state);
+            return false;
+        }
+        true
+    }
+
+    /// LIVE without references -> OWNED, unlinked, parent released. Answers whether the slot is
+    /// the caller's: not if somebody was faster, nor if its generations are used up.
+    pub fn retire(&self, number: u32, slot: &Slot, seen: State) -> bool {
+        if !slot.claim_evictable(seen) {
+            return false;
+        }
+        let generation = slot.raise_generation();
+        let hash = slot.hash.load(Ordering::Relaxed);
+        if self.pair(hash).is_some_and(|pair| pair.unlink(number)) {
+            count(&self.header.counters.evicted_nodes);
+            if seen.is_saved() {
+                count(&self.header.counters.evicted_stacks);
+            }
+        }
+        self.fold_payload(number);
+        let link = slot.link.load(Ordering::Relaxed);
+        self.release(link as u32);
+        if seen.has(State::WIDE) {
+            self.free_ext((link >> 32) as u32);
+        }
+        if generation >= self.generation_limit {
+            slot.wear_out();
+            count(&self.header.counters.worn_slots);
+            return false;
+        }
+        true
+    }
+
+    /// Gives a node back that was made but will not be used (the loser of a race, or the end of
+    /// a failed publication): not linked, held only by its maker.
+    pub fn undo(&self, number: u32) {
+        let Some(slot) = self.slot(number) else { return };
+        count(&self.header.counters.undone_nodes);
+        slot.drop_reference();
+        let state = slot.state_now();
+        // Who holds it for a moment, or the hand, may be faster: then the hand does the rest.
+        if state.is_live() && state.references() == 0 && self.retire(number, slot, state) {
+            self.give_back(number);
+        }
+    }
+
+    /// OWNED -> FREE, with a hint.
+    pub fn give_back(&self, number: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.free_owned();
+            self.hint(number);
+            self.note_release();
+        }
+    }
+
+    /// EXT -> FREE, with a hint.
+    pub fn free_ext(&self, number: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.free_ext();
+            self.hint(number);
+        }
+    }
+
+    /// Evicts one node of two full buckets, so that an entry becomes free.
+    pub fn evict_among<'c>(&self, cells: impl Iterator<Item = &'c AtomicU64> + Clone) -> bool {
+        // Twice: the first look may only take second chances away.
+        for cell in cells.clone().chain(cells) {
+            // ORDERING: Relaxed: a candidate, checked on the state word.
+            let entry = Entry(cell.load(Ordering::Relaxed));
+            let Some(slot) = self.slot(entry.slot()) else { continue };
+            let state = slot.state_now();
+            if !entry.is_tentative() && self.is_evictable(slot, state) && self.retire(entry.slot(), slot, state) {
+                count(&self.header.counters.crowd_evicted);
+                self.give_back(entry.slot());
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Adds the payload of a dying stack to the totals and zeroes it. OWNED, and payload is
+    /// written only under a reference, so nobody else writes it; `raise_generation` fenced the
+    /// raised generation before the zeros.
+    fn fold_payload(&self, number: u32) {
+        for (word, total) in self.payload_of(number).iter().zip(&self.header.counters.evicted_payload) {
+            let value = word.load(Ordering::Relaxed);
+            if value != 0 {
+                total.fetch_add(value, Ordering::Relaxed);
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}

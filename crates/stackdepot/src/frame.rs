@@ -1,0 +1,280 @@
+//! How frames lie in a node: runs, lower halves, and the windows of their upper halves.
+//!
+//! Key types: [`Run`] (frames padded to a full node), [`Windows`] (which upper half each frame
+//! has) and [`Encoded`]. Neighbours: `insert.rs` encodes, `lookup.rs` compares against decoded
+//! words without encoding, readers decode.
+//!
+//! The window table is append-only: a cell goes from 0 to its value once, first free cell
+//! first, and nobody passes a free cell without trying to take it. So no upper half stands in
+//! it twice, and whether a run is stored narrow or wide follows from the run and the final
+//! table alone. Runs with upper halves in more windows than a node can name never enter the
+//! table, so that words which are no addresses do not use it up.
+
+use crate::layout::{Header, RUN_FRAMES, WINDOW_COUNT};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The frames of one node, leaf first, padded with zeros.
+pub(crate) type Run = [u64; RUN_FRAMES];
+
+/// All ones for the first `length` frames, zeros beyond.
+pub(crate) const MASKS: [Run; RUN_FRAMES + 1] = masks();
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of bounds")]
+const fn masks() -> [Run; RUN_FRAMES + 1] {
+    let mut masks = [[0; RUN_FRAMES]; RUN_FRAMES + 1];
+    let mut length = 0;
+    while length <= RUN_FRAMES {
+        let mut position = 0;
+        while position < length {
+            masks[length][position] = u64::MAX;
+            position += 1;
+        }
+        length += 1;
+    }
+    masks
+}
+
+/// Copies up to ten frames into a padded run.
+#[inline]
+pub(crate) fn pad(frames: &[u64]) -> Run {
+    let mut run = [0; RUN_FRAMES];
+    for (place, frame) in run.iter_mut().zip(frames) {
+        *place = *frame;
+    }
+    run
+}
+
+/// Which window each frame of a node is in: two bits of selector per frame in the low 20 bits
+/// (0: window A, 1: window B, 2: the table's first, 3: its second), A in the next 6, B in the top 6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Windows(pub u32);
+
+/// In a cell of the window table: taken, with the upper half below.
+const TAKEN: u64 = 1 << 32;
+const A_SHIFT: u32 = 20;
+const B_SHIFT: u32 = 26;
+const CELL_MASK: u32 = 63;
+
+impl Windows {
+    /// Window A's cell of the table.
+    #[inline]
+    pub const fn a(self) -> usize {
+        (self.0 >> A_SHIFT & CELL_MASK) as usize
+    }
+
+    /// Window B's cell of the table.
+    #[inline]
+    pub const fn b(self) -> usize {
+        (self.0 >> B_SHIFT & CELL_MASK) as usize
+    }
+
+    /// The table's cell for the frame at a position of the run.
+    pub const fn cell_of(self, position: usize) -> usize {
+        match self.0 >> (position * 2) & 3 {
+            0 => self.a(),
+            1 => self.b(),
+            2 => 0,
+            _ => 1,
+        }
+    }
+
+    /// The upper half in a cell of the table, `None` when the cell is free (or damaged).
+    #[inline]
+    pub const fn high_of_cell(cell: u64) -> Option<u32> {
+        if cell & TAKEN != 0 { Some(cell as u32) } else { None }
+    }
+}
+
+/// The windows table of a region.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowTable<'r>(&'r [AtomicU64; WINDOW_COUNT]);
+
+/// A run ready to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    /// Lower halves, two to a word.
+    pub lows: [u64; RUN_FRAMES / 2],
+    /// `None`: wide, the upper halves go into an EXT slot.
+    pub windows: Option<Windows>,
+}
+
+/// Packs halves of frames two to a word.
+pub(crate) fn pack(run: &Run, half: impl Fn(u64) -> u64) -> [u64; RUN_FRAMES / 2] {
+    let mut packed = [0; RUN_FRAMES / 2];
+    for (word, pair) in packed.iter_mut().zip(run.as_chunks::<2>().0) {
+        let [first, second] = pair;
+        *word = half(*second) << 32 | half(*first);
+    }
+    packed
+}
+
+/// The lower half of a frame.
+pub(crate) fn low(frame: u64) -> u64 {
+    frame & 0xffff_ffff
+}
+
+/// The upper half of a frame.
+pub(crate) fn high(frame: u64) -> u64 {
+    frame >> 32
+}
+
+impl<'r> WindowTable<'r> {
+    /// The table of a region.
+    #[inline]
+    pub fn of(header: &'r Header) -> WindowTable<'r> {
+        WindowTable(&header.windows)
+    }
+
+    /// The upper half in a cell, shifted to where frames have it; 0 for a free cell.
+    #[inline]
+    pub fn high_bits(self, cell: usize) -> u64 {
+        // ORDERING: Relaxed. A cell is one word that changes once; a node that names it was
+        // published after the cell was taken, and readers acquire the node first.
+        self.0.get(cell).map_or(0, |cell| cell.load(Ordering::Relaxed) << 32)
+    }
+
+    /// The shifted upper halves that the four selectors stand for.
+    #[inline]
+    pub fn selected(self, windows: Windows) -> [u64; 4] {
+        [self.high_bits(windows.a()), self.high_bits(windows.b()), self.high_bits(0), self.high_bits(1)]
+    }
+
+    /// Prepares a run for storing; takes cells for windows that are new.
+    pub fn encode(self, run: &Run, length: usize) -> Encoded {
+        Encoded { lows: pack(run, low), windows: self.encode_highs(run, length) }
+    }
+
+    fn encode_highs(self, run: &Run, length: usize) -> Option<Windows> {
+        if self.spans_too_many(run, length) {
+            return None;
+        }
+        let (mut word, mut extras, mut extra_count) = (0, [usize::MAX; 2], 0);
+        for (position, frame) in run.iter().enumerate().take(length) {
+            let cell = self.find_or_take(*frame >> 32)?;
+            let selector = if cell < 2 {
+                2 + cell as u32
+            } else if let Some(known) = extras.iter().position(|extra| *extra == cell) {
+                known as u32
+            } else {
+                let place = extras.get_mut(extra_count)?;
+                *place = cell;
+                extra_count += 1;
+                extra_count as u32 - 1
+            };
+            word |= selector << (position * 2);
+        }
+        for (extra, shift) in extras.iter().zip([A_SHIFT, B_SHIFT]).take(extra_count) {
+            word |= (*extra as u32 & CELL_MASK) << shift;
+        }
+        Some(Windows(word))
+    }
+
+    /// Whether more windows occur than a node can name, even if every cell of the first two
+    /// that is still free were given to this run. Final: the answer cannot change to `false`.
+    fn spans_too_many(self, run: &Run, length: usize) -> bool {
+        let mut room = 2;
+        let first_two = [self.cell(0), self.cell(1)];
+        room += first_two.iter().filter(|cell| **cell == 0).count();
+        for (position, frame) in run.iter().enumerate().take(length) {
+            let wanted = TAKEN | *frame >> 32;
+            let is_known = first_two.contains(&wanted);
+            let is_repeated = run.iter().take(position).any(|before| before >> 32 == frame >> 32);
+            if is_known || is_repeated {
+                continue;
+            }
+            if room == 0 {
+                return true;
+            }
+            room -= 1;
+        }
+        false
+    }
+
+    /// Whether a cell holds a window.
+    pub fn is_taken(self, cell: usize) -> bool {
+        Windows::high_of_cell(self.cell(cell)).is_some()
+    }
+
+    fn cell(self, index: usize) -> u64 {
+        // ORDERING: Relaxed, see `high_bits`.
+        self.0.get(index).map_or(0, |cell| cell.load(Ordering::Relaxed))
+    }
+
+    /// The cell of an upper half, taking the first free one if need be; `None` when all are taken.
+    fn find_or_take(self, high: u64) -> Option<usize> {
+        let wanted = TAKEN | high;
+        for (index, cell) in self.0.iter().enumerate() {
+            // ORDERING: Relaxed load and exchange: the cell is its own message (one word,
+            // changed once); no other data hangs on it.
+            let mut found = cell.load(Ordering::Relaxed);
+            if found == 0 {
+                found = match cell.compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => wanted,
+                    Err(other) => other,
+                };
+            }
+            if found == wanted {
+                return Some(index);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn table() -> [AtomicU64; WINDOW_COUNT] {
+        core::array::from_fn(|_| AtomicU64::new(0))
+    }
+
+    fn decode(table: WindowTable<'_>, encoded: &Encoded, windows: Windows, length: usize) -> Run {
+        let mut run = [0; RUN_FRAMES];
+        for (position, place) in run.iter_mut().enumerate().take(length) {
+            let pair = encoded.lows.get(position / 2).copied().unwrap();
+            *place = table.high_bits(windows.cell_of(position)) | (pair >> (32 * (position % 2)) & 0xffff_ffff);
+        }
+        run
+    }
+
+    #[test]
+    fn runs_of_up_to_four_windows_come_back_bit_for_bit() {
+        let cells = table();
+        let table = WindowTable(&cells);
+        for windows in [1u64, 2, 3, 4] {
+            for length in 1..=RUN_FRAMES {
+                let mut run = [0; RUN_FRAMES];
+                for (position, place) in run.iter_mut().enumerate().take(length) {
+                    *place = (0x7f00 + position as u64 % windows) << 32 | 0xdead_0000 | position as u64;
+                }
+                let encoded = table.encode(&run, length);
+                assert_eq!(decode(table, &encoded, encoded.windows.unwrap(), length), run);
+            }
+        }
+    }
+
+    #[test]
+    fn unrelated_words_are_wide_and_leave_the_table_alone() {
+        let cells = table();
+        let table = WindowTable(&cells);
+        let run: Run = core::array::from_fn(|position| (position as u64 + 1) * 0x9e37_79b9_7f4a_7c15);
+        assert_eq!(table.encode(&run, RUN_FRAMES).windows, None);
+        assert_eq!(table.cell(0), 0);
+    }
+
+    #[test]
+    fn the_last_window_is_used_and_the_next_is_wide() {
+        let cells = table();
+        let table = WindowTable(&cells);
+        for window in 0..WINDOW_COUNT as u64 + 1 {
+            let run = pad(&[window << 32 | 5]);
+            let encoded = table.encode(&run, 1);
+            match encoded.windows {
+                Some(windows) => assert_eq!(decode(table, &encoded, windows, 1), run),
+                None => assert_eq!(window, WINDOW_COUNT as u64),
+            }
+        }
+        assert!(table.encode(&pad(&[u64::MAX]), 1).windows.is_none());
+    }
+}

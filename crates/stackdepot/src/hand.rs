@@ -1,0 +1,125 @@
+//! The clock hand: finds the next slot for a new node, free or coldest.
+//!
+//! The hand is one number that only grows; a claim scans from it and moves it past what it
+//! looked at, by compare-exchange from where the scan began, so that no slot is passed unseen.
+//! During the first lap only free slots are taken: nothing is evicted before every slot was
+//! used. Hints come first: slots that were just freed, or parents that just lost their last
+//! child, which nobody can want as a stack. A hint is only ever a guess, checked on the state.
+//!
+//! `progress` remembers where the hand stood at the last success, put-to-zero or tick. Two laps
+//! behind it without success prove that everything is held: then `Full` is one comparison.
+//! One claim takes at most [`CLAIM_STEPS`] steps; in larger regions it may answer `Contended`
+//! for a while where `Full` is not proven yet.
+
+use crate::error::SaveError;
+use crate::evict::Wanted;
+use crate::layout::{HINT_COUNT, Region};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Most slots that one claim looks at.
+const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
+/// Slots between two looks at the hand.
+const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
+/// Attempts at moving the progress mark; who loses them all was overtaken by later marks.
+const MARK_ATTEMPTS: u32 = 4;
+/// Hints per shard: one line.
+const SHARD_HINTS: usize = if HINT_COUNT < 16 { HINT_COUNT } else { 16 };
+
+impl Region<'_> {
+    /// Claims a slot: the answer is OWNED by the caller, its payload is zero.
+    ///
+    /// # Errors
+    /// `Full` when everything is held, `Contended` when the steps ran out.
+    pub fn claim(&self) -> Result<u32, SaveError> {
+        if let Some(number) = self.claim_hinted() {
+            self.note_release();
+            return Ok(number);
+        }
+        let slot_count = u64::from(self.geometry.slot_count);
+        let hand = &self.header.hand;
+        let mut steps = 0;
+        while steps < CLAIM_STEPS {
+            // ORDERING: Relaxed, here and below: the hand says where to look, the state words
+            // say what is there.
+            let start = hand.load(Ordering::Relaxed);
+            if start.wrapping_sub(self.header.progress.load(Ordering::Relaxed)) >= 2 * slot_count {
+                return Err(SaveError::Full);
+            }
+            let mut index = start % slot_count;
+            for position in start..start + BATCH {
+                let number = index as u32 + 1;
+                index = if index + 1 == slot_count { 0 } else { index + 1 };
+                let wanted = if position < slot_count { Wanted::Free } else { Wanted::FreeOrEvictable };
+                if self.try_claim(number, wanted) {
+                    move_hand(hand, start, position + 1);
+                    self.mark_progress(position + 1);
+                    return Ok(number);
+                }
+            }
+            move_hand(hand, start, start + BATCH);
+            steps += BATCH;
+        }
+        Err(SaveError::Contended)
+    }
+
+    /// Notes that something became evictable: `Full` is to be proven anew.
+    #[inline]
+    pub fn note_release(&self) {
+        self.mark_progress(self.header.hand.load(Ordering::Relaxed));
+    }
+
+    /// Raises the mark; it never moves back, so a sleeper cannot undo a later one.
+    #[inline]
+    fn mark_progress(&self, position: u64) {
+        let progress = &self.header.progress;
+        let mut seen = progress.load(Ordering::Relaxed);
+        for _ in 0..MARK_ATTEMPTS {
+            if seen >= position {
+                return;
+            }
+            // ORDERING: Relaxed: the mark only decides when `Full` is answered without a scan.
+            match progress.compare_exchange(seen, position, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(newer) => seen = newer,
+            }
+        }
+    }
+
+    /// Suggests a slot to later claims. Overwrites an older hint: the hand finds that slot too.
+    pub fn hint(&self, number: u32) {
+        if let Some(cell) = self.shard().get(number as usize % SHARD_HINTS) {
+            // ORDERING: Relaxed: a guess, checked on the state word.
+            cell.store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn claim_hinted(&self) -> Option<u32> {
+        for cell in self.shard() {
+            if cell.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            // ORDERING: Relaxed: swapped, so that two claims do not both follow the hint.
+            let number = cell.swap(0, Ordering::Relaxed);
+            if self.try_claim(number, Wanted::FreeOrUnsaved) {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// This thread's line of hints, by where its stack lies: threads rarely share one, and
+    /// nothing breaks when they do.
+    fn shard(&self) -> &[crate::sync::AtomicU32] {
+        let marker = 0u8;
+        let stack_page = (&raw const marker).addr() >> 14;
+        let line = stack_page.wrapping_mul(0x9e37_79b9) >> 7;
+        let start = line % (HINT_COUNT / SHARD_HINTS) * SHARD_HINTS;
+        self.header.hints.get(start..start + SHARD_HINTS).unwrap_or(&[])
+    }
+}
+
+/// Moves the hand if nobody else did: then they saw the slots in between themselves.
+fn move_hand(hand: &AtomicU64, from: u64, to: u64) {
+    // ORDERING: Relaxed: see `claim`.
+    let _ = hand.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+}

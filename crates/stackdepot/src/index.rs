@@ -1,0 +1,202 @@
+//! The index: from the hash of a stack to its leaf node, in one probe.
+//!
+//! Key types: [`Entry`] (fingerprint, tentative bit, slot) and [`Pair`], the two buckets that
+//! follow from the low half of a hash, so that a retire finds them again from `slot.hash`.
+//! An entry is born tentative and committed by its owner only; others may only remove it
+//! (`publish.rs`). At most one committed entry names a slot.
+//!
+//! INVARIANT 4: `first` and `second` are different buckets.
+
+use crate::layout::{BUCKET_CELLS, Bucket, Region};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Where the first bucket stops being preferred to the emptier of both.
+const FIRST_FILL: usize = BUCKET_CELLS * 3 / 4;
+
+/// The value of an index cell: fingerprint 63..33, tentative 32, slot 31..0; 0 is empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry(pub u64);
+
+impl Entry {
+    const TENTATIVE: u64 = 1 << 32;
+    const FINGERPRINT: u64 = !0 << 33;
+
+    /// The committed entry of a node.
+    pub const fn new(hash: u64, slot: u32) -> Entry {
+        Entry(hash & Self::FINGERPRINT | slot as u64)
+    }
+
+    /// The same entry, not yet committed.
+    pub const fn tentative(self) -> Entry {
+        Entry(self.0 | Self::TENTATIVE)
+    }
+
+    /// Whether only its owner counts on it so far.
+    pub const fn is_tentative(self) -> bool {
+        self.0 & Self::TENTATIVE != 0
+    }
+
+    /// The node's slot.
+    pub const fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether nothing is there.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the fingerprint is that of a hash.
+    pub const fn fits(self, hash: u64) -> bool {
+        (self.0 ^ hash) & Self::FINGERPRINT == 0
+    }
+}
+
+/// The two buckets where an entry can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'r> {
+    pub first: &'r Bucket,
+    pub second: &'r Bucket,
+}
+
+/// The upper half of a 32x32-bit product: scales a hash to `0..count` without a division.
+#[inline]
+const fn scale(hash: u32, count: u32) -> u32 {
+    (hash as u64 * count as u64 >> 32) as u32
+}
+
+#[inline]
+const fn mix(hash: u32) -> u32 {
+    let hash = (hash ^ hash >> 16).wrapping_mul(0x7feb_352d);
+    let hash = (hash ^ hash >> 15).wrapping_mul(0x846c_a68b);
+    hash ^ hash >> 16
+}
+
+/// The numbers of the two buckets of a hash, of which only the low half counts.
+#[inline]
+const fn bucket_numbers(hash: u32, bucket_count: u32) -> (u32, u32) {
+    let first = scale(hash, bucket_count);
+    let sum = first as u64 + 1 + scale(mix(hash), bucket_count - 1) as u64;
+    let second = if sum >= bucket_count as u64 { sum - bucket_count as u64 } else { sum };
+    (first, second as u32)
+}
+
+impl Bucket {
+    /// A bit per cell that holds a committed entry with the hash's fingerprint.
+    #[inline]
+    pub fn matches(&self, hash: u64) -> u32 {
+        let mut mask = 0;
+        for (position, cell) in self.cells.iter().enumerate() {
+            // ORDERING: Relaxed: only a filter; `entry` reads the cell again.
+            let value = cell.load(Ordering::Relaxed);
+            mask |= u32::from((value ^ hash) & (Entry::FINGERPRINT | Entry::TENTATIVE) == 0) << position;
+        }
+        mask
+    }
+
+    /// The entry in a cell.
+    #[inline]
+    pub fn entry(&self, position: u32) -> Entry {
+        // ORDERING: Acquire, partner: `publish` and `commit` (Release): the node was born.
+        Entry(self.cells.get(position as usize).map_or(0, |cell| cell.load(Ordering::Acquire)))
+    }
+
+    fn used(&self) -> usize {
+        self.cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count()
+    }
+
+    fn free_cell(&self) -> Option<&AtomicU64> {
+        self.cells.iter().find(|cell| cell.load(Ordering::Relaxed) == 0)
+    }
+}
+
+impl<'r> Pair<'r> {
+    /// Every cell, in the one order that all threads scan in.
+    pub fn cells(self) -> impl Iterator<Item = &'r AtomicU64> + Clone {
+        self.first.cells.iter().chain(&self.second.cells)
+    }
+
+    /// The cell where a new entry should go: the first bucket until it is three quarters full,
+    /// then the emptier one.
+    pub fn free_cell(self) -> Option<&'r AtomicU64> {
+        let (first, second) = (self.first.used(), self.second.used());
+        if first < FIRST_FILL || first <= second { self.first.free_cell() } else { self.second.free_cell() }
+    }
+
+    /// Removes the committed entry of a slot that the caller owns; answers whether it was there.
+    pub fn unlink(self, slot: u32) -> bool {
+        for cell in self.cells() {
+            // ORDERING: Relaxed load: the entry was committed before the node lost its last
+            // reference, which the owner acquired, so the value is visible.
+            let entry = Entry(cell.load(Ordering::Relaxed));
+            if entry.slot() == slot && !entry.is_empty() && !entry.is_tentative() {
+                // ORDERING: Release, partner: `free_cell`'s user `publish` (Acquire side of its
+                // exchange): the cell is reused only after the generation was raised.
+                return cell.compare_exchange(entry.0, 0, Ordering::Release, Ordering::Relaxed).is_ok();
+            }
+        }
+        false
+    }
+}
+
+/// Puts a tentative entry into a cell that was empty.
+pub(crate) fn publish(cell: &AtomicU64, entry: Entry) -> bool {
+    // ORDERING: AcqRel. Release, partner: `entry` and the scan of `publish.rs` (Acquire): the
+    // node was born. Acquire, partner: `unlink`.
+    cell.compare_exchange(0, entry.tentative().0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// Turns one's own tentative entry into a committed one; fails when it was killed.
+pub(crate) fn commit(cell: &AtomicU64, entry: Entry) -> bool {
+    // ORDERING: AcqRel. Release, partner: `entry` (Acquire). Acquire: after a kill, what the
+    // killer had done is seen by the next round.
+    cell.compare_exchange(entry.tentative().0, entry.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// Removes a tentative entry, one's own or another's.
+pub(crate) fn kill(cell: &AtomicU64, tentative: Entry) -> bool {
+    // ORDERING: AcqRel, partner: `commit`: exactly one of both changes the cell.
+    cell.compare_exchange(tentative.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+impl<'r> Region<'r> {
+    /// The first bucket of a hash: most entries are there.
+    #[inline]
+    pub fn first_bucket(&self, hash: u32) -> Option<&'r Bucket> {
+        self.buckets.get(scale(hash, self.geometry.bucket_count) as usize)
+    }
+
+    /// Both buckets of a hash. There always are two; `None` spares a panic.
+    #[inline]
+    pub fn pair(&self, hash: u32) -> Option<Pair<'r>> {
+        let (first, second) = bucket_numbers(hash, self.geometry.bucket_count);
+        Some(Pair { first: self.buckets.get(first as usize)?, second: self.buckets.get(second as usize)? })
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_buckets_differ_and_lie_in_range_for_odd_counts() {
+        for bucket_count in [2, 3, 5, 7, 347, 1 << 20, 14_000_001] {
+            for step in 0..2000u32 {
+                let (first, second) = bucket_numbers(step.wrapping_mul(0x9e37_79b9), bucket_count);
+                assert!(first < bucket_count && second < bucket_count && first != second);
+            }
+            let (first, second) = bucket_numbers(u32::MAX, bucket_count);
+            assert!(first < bucket_count && second < bucket_count && first != second);
+        }
+    }
+
+    #[test]
+    fn an_entry_keeps_fingerprint_slot_and_tentative_bit_apart() {
+        for (hash, slot) in [(0, 1), (u64::MAX, 1), (0x1234_5678_9abc_def0, u32::MAX), (1 << 33, 77)] {
+            let entry = Entry::new(hash, slot);
+            assert!(entry.fits(hash) && !entry.fits(hash ^ 1 << 33) && entry.fits(hash ^ 1 << 32));
+            assert!(!entry.is_tentative() && entry.tentative().is_tentative());
+            assert_eq!((entry.slot(), entry.tentative().slot()), (slot, slot));
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! `save`: finds a stack, or adds the nodes that are missing below its deepest stored ancestor.
+//!
+//! The hit path is here and in `lookup.rs`: one hash, one probe, one comparison, no write
+//! unless a hold or the recency changes. A miss looks for the deepest stored ancestor from the
+//! leaf's side, holds it, and adds the rest from there, each new node's first reference being
+//! the hand over to the next. A save that fails half-way keeps what it made, as cold nodes.
+
+use crate::depot::Hold;
+use crate::error::{HoldError, SaveError};
+use crate::handle::{Tick, WeakHandle};
+use crate::hash::Hasher;
+use crate::layout::{RUN_FRAMES, Region, Slot};
+use crate::lookup::{Found, Stack};
+use crate::publish::NewNode;
+use crate::state::State;
+use crate::stats::count;
+
+/// Most nodes of a stack.
+pub(crate) const MOST_LEVELS: usize = (crate::config::MOST_FRAMES as usize).div_ceil(RUN_FRAMES);
+
+/// Where a save ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Saved {
+    pub weak: WeakHandle,
+    pub from: Tick,
+}
+
+impl Hold {
+    const fn is_reference(self) -> bool {
+        matches!(self, Hold::Reference | Hold::ReferenceAndLease)
+    }
+
+    const fn is_lease(self) -> bool {
+        matches!(self, Hold::Lease | Hold::ReferenceAndLease)
+    }
+}
+
+impl<'r> Region<'r> {
+    /// Finds or stores a stack and holds it as asked.
+    #[inline]
+    pub fn save(&self, hasher: &Hasher, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
+        if (hold.is_reference() && !self.references) || (hold.is_lease() && self.lease_ticks == 0) {
+            return Err(SaveError::Disabled);
+        }
+        let stack = Stack::new(frames, self.max_frames as usize).ok_or(SaveError::Empty)?;
+        if stack.is_cut {
+            count(&self.header.counters.truncated);
+        }
+        if let Some(found) = self.find(&stack, stack.leaf_level(), stack.hash(hasher)) {
+            match self.hold_found(&found, hold) {
+                Ok(saved) => return Ok(saved),
+                Err(HoldError::Evicted) => {}
+                Err(HoldError::Saturated) => return Err(SaveError::Saturated),
+                Err(_) => return Err(SaveError::Contended),
+            }
+        }
+        self.save_missing(hasher, &stack, hold)
+    }
+
+    /// Takes the hold on a node that was found. `Evicted`: it was retired meanwhile.
+    #[inline]
+    fn hold_found(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
+        let weak = WeakHandle::new(found.number, found.generation);
+        if hold.is_reference() || !found.state.is_saved() {
+            return self.hold_by_reference(found, hold);
+        }
+        if hold.is_lease() {
+            let from = self.lease(found.slot, found.generation, found.state)?;
+            return Ok(Saved { weak, from });
+        }
+        if self.lease_ticks == 0 && !found.state.has(State::VISITED) {
+            found.slot.mark_visited(found.state);
+        }
+        Ok(Saved { weak, from: Tick(0) })
+    }
+
+    /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
+    fn hold_by_reference(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
+        let slot = self.acquire_node(found.number, found.generation)?;
+        if self.lease_ticks == 0 && !found.state.has(State::VISITED) {
+            slot.mark_visited(slot.state_now());
+        }
+        let saved = self.hold_acquired(found.number, slot, hold);
+        saved.ok_or(HoldError::Contended)
+    }
+
+    /// Turns the caller's reference on a node into a saved stack held as asked; `None` when its
+    /// lease could not be stamped, and then nothing is held.
+    fn hold_acquired(&self, number: u32, slot: &Slot, hold: Hold) -> Option<Saved> {
+        let state = slot.state_now();
+        if !state.is_saved() && slot.mark_saved() {
+            count(&self.header.counters.new_stacks);
+        }
+        let weak = WeakHandle::new(number, slot.generation_now());
+        let mut from = Some(Tick(0));
+        if hold.is_lease() {
+            from = self.lease(slot, weak.generation(), slot.state_now()).ok();
+        }
+        if !hold.is_reference() || from.is_none() {
+            self.release(number);
+        }
+        Some(Saved { weak, from: from? })
+    }
+
+    /// Adds what is missing of a stack.
+    #[cold]
+    #[inline(never)]
+    fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Result<Saved, SaveError> {
+        let mut hashes = [0; MOST_LEVELS];
+        stack.hashes(hasher, &mut hashes);
+        let (mut held, first_missing) = self.hold_deepest_ancestor(stack, &hashes);
+        for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level() + 1).skip(first_missing) {
+            let (run, length) = stack.run(level);
+            let node = NewNode { parent: held, hash: *hash, run, length, is_cut: stack.is_cut };
+            held = self.insert_node(&node).inspect_err(|error| self.count_refusal(*error))?;
+        }
+        let slot = self.slot(held).ok_or(SaveError::Contended)?;
+        self.hold_acquired(held, slot, hold).ok_or(SaveError::Contended)
+    }
+
+    /// The deepest stored proper prefix, searched from the leaf's side: its slot, held, and the
+    /// level below it; the root and level 0 when there is none.
+    fn hold_deepest_ancestor(&self, stack: &Stack<'_>, hashes: &[u64]) -> (u32, usize) {
+        for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level()).rev() {
+            let found = self.find(stack, level, *hash);
+            let held = found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
+            if let Some(found) = held {
+                return (found.number, level + 1);
+            }
+        }
+        (0, 0)
+    }
+
+    /// Counts a refusal that no lower layer counted.
+    fn count_refusal(&self, error: SaveError) {
+        let counters = &self.header.counters;
+        match error {
+            SaveError::Full => count(&counters.full),
+            SaveError::Contended => count(&counters.contended),
+            SaveError::Crowded => count(&counters.crowded),
+            SaveError::Saturated | SaveError::Empty | SaveError::Disabled => {}
+        }
+    }
+}

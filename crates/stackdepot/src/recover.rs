@@ -1,0 +1,226 @@
+//! Opening a region whose writer is gone (`protocols.md` G).
+//!
+//! Runs alone: no other thread or process writes. Keeps every committed node whose chain is
+//! sound, frees everything else, and recounts references. Idempotent: `dirty` is set before
+//! the first change and cleared after the last, and every step may be repeated.
+//! Works without allocation: `MARK` in the state word stands for "to be kept".
+
+use crate::frame::{WindowTable, Windows};
+use crate::handle::WeakHandle;
+use crate::index::Entry;
+use crate::layout::{RUN_FRAMES, Region, Slot};
+use crate::state::{State, Status};
+use crate::stats::count;
+use crate::sync::{AtomicU64, Ordering, fence};
+
+/// What a reopen found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Nodes that were kept.
+    pub kept_nodes: u64,
+    /// Index entries that led to nothing sound and were removed.
+    pub dropped_entries: u64,
+    /// Slots that were in flight or unreachable and are free again.
+    pub freed_slots: u64,
+    /// References of `live_holds` that were taken over.
+    pub restored_holds: u64,
+    /// References of `live_holds` whose stack is gone.
+    pub dropped_holds: u64,
+    /// Whether an earlier reopen had been cut short.
+    pub was_dirty: bool,
+}
+
+/// Exclusive access: plain loads and stores.
+fn get(word: &AtomicU64) -> u64 {
+    // ORDERING: Relaxed, here and in `set`: recovery runs alone; the caller's exclusive lock
+    // orders it after the last writer and before the next.
+    word.load(Ordering::Relaxed)
+}
+
+fn set(word: &AtomicU64, value: u64) {
+    word.store(value, Ordering::Relaxed);
+}
+
+impl Region<'_> {
+    /// Makes the region sound again; see `Depot::reopen`.
+    pub fn recover(&self, live_holds: impl IntoIterator<Item = WeakHandle>) -> Recovered {
+        let mut recovered = Recovered { was_dirty: get(&self.header.dirty) != 0, ..Recovered::default() };
+        set(&self.header.dirty, 1);
+        // ORDERING: fence(SeqCst): in a shared file `dirty` stands before any change does.
+        fence(Ordering::SeqCst);
+        self.clear_marks_and_hints();
+        self.mark_committed(&mut recovered);
+        self.unmark_broken_chains();
+        self.drop_unmarked(&mut recovered);
+        self.recount(live_holds, &mut recovered);
+        self.settle_counters(&recovered);
+        // ORDERING: fence(SeqCst): and falls after the last change.
+        fence(Ordering::SeqCst);
+        set(&self.header.dirty, 0);
+        recovered
+    }
+
+    fn numbered(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        (1..).zip(self.slots)
+    }
+
+    fn clear_marks_and_hints(&self) {
+        for slot in self.slots {
+            set(&slot.state, get(&slot.state) & !State::MARK);
+        }
+        for hint in &self.header.hints {
+            hint.store(0, Ordering::Relaxed);
+        }
+        // The hand starts over behind its first lap, or in it if it never ended.
+        set(&self.header.progress, get(&self.header.hand));
+    }
+
+    /// Step 2: marks the slots of committed entries that are filed where they belong.
+    fn mark_committed(&self, recovered: &mut Recovered) {
+        for bucket in self.buckets {
+            for cell in &bucket.cells {
+                let entry = Entry(get(cell));
+                if entry.is_empty() {
+                    continue;
+                }
+                if entry.is_tentative() || !self.is_filed_right(entry, cell) {
+                    set(cell, 0);
+                    recovered.dropped_entries += 1;
+                } else if let Some(slot) = self.slot(entry.slot()) {
+                    set(&slot.state, get(&slot.state) | State::MARK);
+                }
+            }
+        }
+    }
+
+    fn is_filed_right(&self, entry: Entry, cell: &AtomicU64) -> bool {
+        let Some(slot) = self.slot(entry.slot()) else { return false };
+        let state = State(get(&slot.state));
+        let is_new_node = state.is_live() && (1..=RUN_FRAMES).contains(&state.length()) && !state.has(State::MARK);
+        let pair = self.pair(slot.hash.load(Ordering::Relaxed));
+        is_new_node && pair.is_some_and(|pair| pair.cells().any(|other| core::ptr::eq(other, cell)))
+    }
+
+    /// Step 3: a marked node keeps its mark only if its whole chain is marked, of full parents,
+    /// and not longer than a stack may be. Chains are short: each is walked for itself.
+    fn unmark_broken_chains(&self) {
+        for (number, slot) in self.numbered() {
+            if State(get(&slot.state)).has(State::MARK) && !self.is_chain_sound(number) {
+                set(&slot.state, get(&slot.state) & !State::MARK);
+                self.unlink_all(number, slot);
+            }
+        }
+    }
+
+    fn is_chain_sound(&self, number: u32) -> bool {
+        let (mut frame_count, mut current) = (0, number);
+        // Ends: each hop adds frames, and `max_frames` bounds them; so a cycle ends, too.
+        while let Some(slot) = self.slot(current) {
+            let state = State(get(&slot.state));
+            let is_full_parent = current == number || state.length() == RUN_FRAMES;
+            frame_count += state.length();
+            let link = get(&slot.link);
+            let is_sound = state.has(State::MARK) && is_full_parent && frame_count <= self.max_frames as usize;
+            if !is_sound || !self.is_decodable(current, state, (link >> 32) as u32) {
+                return false;
+            }
+            if link as u32 == 0 {
+                return true;
+            }
+            current = link as u32;
+        }
+        false
+    }
+
+    /// Whether the upper halves are there: the windows taken, or an EXT slot of its own.
+    fn is_decodable(&self, number: u32, state: State, windows: u32) -> bool {
+        if state.has(State::WIDE) {
+            let ext = self.slot(windows).map(|ext| State(get(&ext.state)).status());
+            return ext == Some(Status::Ext) && windows != number;
+        }
+        let table = WindowTable::of(self.header);
+        (0..state.length()).all(|position| table.is_taken(Windows(windows).cell_of(position)))
+    }
+
+    fn unlink_all(&self, number: u32, slot: &Slot) {
+        if let Some(pair) = self.pair(slot.hash.load(Ordering::Relaxed)) {
+            pair.unlink(number);
+        }
+    }
+
+    /// Step 4: frees what is not kept; the EXT slots of kept wide nodes are kept with them, once.
+    fn drop_unmarked(&self, recovered: &mut Recovered) {
+        for (_, slot) in self.numbered() {
+            let state = State(get(&slot.state));
+            let is_kept_wide = state.has(State::MARK) && state.is_live() && state.has(State::WIDE);
+            if let (true, Some(ext)) = (is_kept_wide, self.slot((get(&slot.link) >> 32) as u32)) {
+                set(&ext.state, State::EXT | State::MARK);
+            }
+        }
+        for (number, slot) in self.numbered() {
+            let state = State(get(&slot.state));
+            if state.has(State::MARK) {
+                recovered.kept_nodes += u64::from(state.is_live());
+            } else if state.status() != Status::Worn {
+                self.free_again(number, slot, state, recovered);
+            }
+        }
+    }
+
+    fn free_again(&self, number: u32, slot: &Slot, state: State, recovered: &mut Recovered) {
+        for (word, total) in self.payload_of(number).iter().zip(&self.header.counters.evicted_payload) {
+            total.fetch_add(word.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+        if state.status() == Status::Free {
+            // Strays of acquirers that are gone.
+            set(&slot.state, State::FREE);
+            return;
+        }
+        recovered.freed_slots += 1;
+        let generation = slot.raise_generation();
+        if generation >= self.generation_limit {
+            count(&self.header.counters.worn_slots);
+            set(&slot.state, State::WORN);
+        } else {
+            set(&slot.state, State::FREE);
+        }
+    }
+
+    /// Step 5: counts the children of kept nodes, then the holds that live on.
+    fn recount(&self, live_holds: impl IntoIterator<Item = WeakHandle>, recovered: &mut Recovered) {
+        for slot in self.slots {
+            set(&slot.state, get(&slot.state) & (State::REF - 1) & !State::MARK);
+        }
+        for slot in self.slots {
+            if State(get(&slot.state)).is_live() {
+                self.add_counted(get(&slot.link) as u32);
+            }
+        }
+        for weak in live_holds {
+            let is_stored = self.slot(weak.slot()).is_some_and(|slot| {
+                State(get(&slot.state)).is_saved() && slot.generation.load(Ordering::Relaxed) == weak.generation()
+            });
+            if is_stored && self.add_counted(weak.slot()) {
+                recovered.restored_holds += 1;
+            } else {
+                recovered.dropped_holds += 1;
+            }
+        }
+    }
+
+    fn add_counted(&self, number: u32) -> bool {
+        let Some(slot) = self.slot(number) else { return false };
+        let state = State(get(&slot.state));
+        if state.references() >= State::REF_LIMIT {
+            return false;
+        }
+        set(&slot.state, state.0 + State::REF);
+        true
+    }
+
+    /// Makes the gauge of stored nodes right again.
+    fn settle_counters(&self, recovered: &Recovered) {
+        let counters = &self.header.counters;
+        set(&counters.evicted_nodes, get(&counters.new_nodes).saturating_sub(recovered.kept_nodes));
+    }
+}
