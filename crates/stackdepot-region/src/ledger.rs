@@ -6,7 +6,7 @@
 //! adds up all entries, and takes its claim back when they exceed the bound. Entries of dead
 //! processes are freed by whoever needs room: file removed first, bytes given back after it.
 //!
-//! Owns the invariant: the sizes of all entries in state active never exceed the budget. Of two
+//! Owns the invariant: the sizes of all files that entries allow never exceed the budget. Of two
 //! claims at once at least the one whose fence comes second sees the other, so both may step back
 //! (each tries again, bounded), but never do both stay beyond the budget.
 
@@ -23,8 +23,8 @@ use crate::sys;
 pub const ENTRY_COUNT: usize = 64;
 /// The longest path of a file, its end included.
 pub const PATH_LIMIT: usize = 1024;
-/// Claims that step back are tried again this often.
-const ATTEMPT_LIMIT: usize = 16;
+/// How often a process waits for the claims of others.
+const WAIT_LIMIT: u32 = 16;
 
 /// Why there is no room for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +165,7 @@ impl Ledger {
 
     /// The bytes that all later files hold now, claims included.
     pub fn used_bytes(&self) -> u64 {
-        let pages = self.entries.iter().fold(0u64, |sum, entry| {
-            sum + EntryWord(entry.word.load(Ordering::Relaxed)).pages()
-        });
-        pages * PAGE_BYTES as u64
+        self.sum_bytes(|_| true)
     }
 
     /// Counts a process that runs without a file.
@@ -187,48 +184,53 @@ impl Ledger {
 
     /// Claims `file_bytes` for a file of `who`, and removes files of ended processes, the one that
     /// ended first going first, until there is room.
+    ///
+    /// Waits a few milliseconds, bounded, while others are between claim and file.
     pub fn reserve_or_remove(
         &self,
         first_path: &CStr,
         who: &ProcessId,
         file_bytes: u64,
     ) -> Result<Reservation, LedgerError> {
-        let mut answer = self.reserve(who, file_bytes);
+        let mut wait_count = 0;
+        // Ends: each round removes a file, or is one of the few waits.
         for _ in 0..4 * ENTRY_COUNT {
-            match answer {
-                Err(LedgerError::NoRoom | LedgerError::TableFull) => {}
-                other => return other,
+            let error = match self.reserve(who, file_bytes) {
+                Ok(reservation) => return Ok(reservation),
+                Err(error) => error,
+            };
+            if self.remove_oldest_ended(first_path, who) {
+                continue;
             }
-            if !self.remove_oldest_ended(first_path, who) {
-                return answer;
+            if error != LedgerError::Contended || wait_count == WAIT_LIMIT {
+                return Err(error);
             }
-            answer = self.reserve(who, file_bytes);
+            // Not all at once again: everybody waits another time.
+            sys::sleep(1 + (who.pid.wrapping_mul(7) + wait_count) % 8);
+            wait_count += 1;
         }
-        answer
+        Err(LedgerError::Contended)
     }
 
-    /// Claims `file_bytes` for a file of `who` where there is room.
+    /// Claims `file_bytes` for a file of `who` where there is room now.
+    ///
+    /// `Contended`: only together with claims of others, which may step back, is it too much.
     pub fn reserve(&self, who: &ProcessId, file_bytes: u64) -> Result<Reservation, LedgerError> {
         let pages = file_bytes.div_ceil(PAGE_BYTES as u64);
-        let mut answer = Err(LedgerError::NoRoom);
-        for attempt in 0..ATTEMPT_LIMIT {
-            let reservation = self.claim(who, pages)?;
-            // ORDERING: SeqCst fence between our claim and our look at the others' claims; its
-            // partner is the same fence of every other claimer: one of two sees the other's word.
-            fence(Ordering::SeqCst);
-            if self.used_bytes() <= self.budget_bytes.load(Ordering::Relaxed) {
-                return Ok(reservation);
-            }
-            let has_rival = self.has_other_claim(reservation.index);
-            self.cancel(&reservation);
-            if !has_rival {
-                return Err(LedgerError::NoRoom);
-            }
-            answer = Err(LedgerError::Contended);
-            // Not all at once again: the lower entry comes back first.
-            sys::sleep(1 + (reservation.index + attempt) as u32 % 8);
+        let reservation = self.claim(who, pages)?;
+        // ORDERING: SeqCst fence between our claim and our look at the others' claims; its partner
+        // is the same fence of every other claimer: one of two sees the other's word.
+        fence(Ordering::SeqCst);
+        let budget_bytes = self.budget_bytes.load(Ordering::Relaxed);
+        if self.used_bytes() <= budget_bytes {
+            return Ok(reservation);
         }
-        answer
+        self.cancel(&reservation);
+        let file_bytes = pages * PAGE_BYTES as u64;
+        match self.confirmed_bytes() + file_bytes <= budget_bytes {
+            true => Err(LedgerError::Contended),
+            false => Err(LedgerError::NoRoom),
+        }
     }
 
     /// The file is there: its bytes count as its process's from now on.
@@ -296,11 +298,17 @@ impl Ledger {
         Err(LedgerError::TableFull)
     }
 
-    fn has_other_claim(&self, own_index: usize) -> bool {
-        self.entries.iter().enumerate().any(|(index, entry)| {
+    /// The bytes of files that are there.
+    fn confirmed_bytes(&self) -> u64 {
+        self.sum_bytes(|word| word.state() != EntryState::Claimed)
+    }
+
+    fn sum_bytes(&self, is_counted: impl Fn(EntryWord) -> bool) -> u64 {
+        let pages = self.entries.iter().fold(0u64, |sum, entry| {
             let word = EntryWord(entry.word.load(Ordering::Relaxed));
-            index != own_index && word.state() == EntryState::Claimed
-        })
+            sum + if is_counted(word) { word.pages() } else { 0 }
+        });
+        pages * PAGE_BYTES as u64
     }
 
     /// Removes the file whose process ended first; false when no process has ended.
@@ -389,5 +397,197 @@ impl LedgerCounts {
             children_unrecorded: word(4),
             children_recorded: word(5),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::array::from_fn;
+    use std::ffi::CString;
+    use std::path::{Path, PathBuf};
+
+    const MIB: u64 = 1 << 20;
+
+    fn ledger(total_bytes: u64, first_bytes: u64) -> Ledger {
+        let zero = || AtomicU64::new(0);
+        let ledger = Ledger {
+            total_bytes: zero(),
+            budget_bytes: zero(),
+            next_sequence: zero(),
+            children_removed: zero(),
+            children_unrecorded: zero(),
+            children_recorded: zero(),
+            unused: from_fn(|_| zero()),
+            entries: from_fn(|_| LedgerEntry {
+                word: zero(),
+                start_ticks: zero(),
+                ended_ns: zero(),
+                unused: zero(),
+            }),
+        };
+        ledger.begin(total_bytes, first_bytes);
+        ledger
+    }
+
+    fn directory(name: &str) -> PathBuf {
+        let path =
+            std::env::temp_dir().join(format!("region-ledger-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        path
+    }
+
+    fn first_path(directory: &Path) -> CString {
+        CString::new(
+            directory
+                .join("first")
+                .into_os_string()
+                .into_encoded_bytes(),
+        )
+        .unwrap()
+    }
+
+    /// A process that was, and is no more.
+    fn dead() -> ProcessId {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let who = ProcessId {
+            pid: child.id(),
+            start_ticks: 1,
+        };
+        child.wait().unwrap();
+        who
+    }
+
+    fn file_of(ledger: &Ledger, first: &CStr, who: &ProcessId, bytes: u64) -> PathBuf {
+        let reservation = ledger.reserve(who, bytes).unwrap();
+        let mut buffer = [0; PATH_LIMIT];
+        let path = child_path(first, who.pid, reservation.sequence(), &mut buffer).unwrap();
+        let path = PathBuf::from(path.to_str().unwrap());
+        std::fs::write(&path, b"x").unwrap();
+        ledger.confirm(reservation, who);
+        path
+    }
+
+    #[test]
+    fn word_keeps_every_field_apart() {
+        let word = EntryWord::claimed((1 << 24) - 1, (1 << 22) - 1, u16::MAX).unwrap();
+        assert_eq!(
+            (word.pages(), word.pid(), word.sequence()),
+            ((1 << 24) - 1, (1 << 22) - 1, u16::MAX)
+        );
+        let word = EntryWord::claimed(5, 7, 9).unwrap();
+        for (bits, state) in [
+            (1, EntryState::Claimed),
+            (2, EntryState::Active),
+            (3, EntryState::Ended),
+        ] {
+            let word = word.with_state(bits);
+            assert_eq!(
+                (word.state(), word.pages(), word.pid(), word.sequence()),
+                (state, 5, 7, 9)
+            );
+        }
+        assert_eq!(EntryWord(0).state(), EntryState::Free);
+        assert!(EntryWord::claimed(1 << 24, 7, 9).is_none());
+        assert!(EntryWord::claimed(1, 1 << 22, 9).is_none());
+        assert!(EntryWord::claimed(0, 1, 9).is_none());
+    }
+
+    #[test]
+    fn files_of_running_processes_are_never_removed() {
+        let directory = directory("running");
+        let first = first_path(&directory);
+        let ledger = ledger(4 * MIB, 2 * MIB);
+        // Two others that run: init, and the parent of this process.
+        let init = ProcessId {
+            pid: 1,
+            start_ticks: 0,
+        };
+        let kept = [(); 2].map(|()| file_of(&ledger, &first, &init, MIB));
+        let who = ProcessId::current();
+        assert_eq!(
+            ledger.reserve_or_remove(&first, &who, MIB),
+            Err(LedgerError::NoRoom)
+        );
+        assert!(kept.iter().all(|path| path.exists()));
+        assert_eq!(ledger.used_bytes(), 2 * MIB);
+        assert_eq!(ledger.counts().children_removed, 0);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn file_whose_process_ended_first_goes_first() {
+        let directory = directory("oldest");
+        let first = first_path(&directory);
+        let ledger = ledger(4 * MIB, MIB);
+        let [one, two, three] = [(); 3].map(|()| dead());
+        let kept = file_of(&ledger, &first, &one, MIB);
+        let reservation = Reservation {
+            index: 1,
+            word: EntryWord::claimed(MIB / 4096, two.pid, 1).unwrap(),
+        };
+        let removed = file_of(&ledger, &first, &two, MIB);
+        ledger.mark_ended(&reservation); // says itself that it ended, before the others are found dead
+        let also_kept = file_of(&ledger, &first, &three, MIB);
+        let who = ProcessId::current();
+        ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+        assert!(kept.exists() && !removed.exists() && also_kept.exists());
+        assert_eq!(ledger.used_bytes(), 3 * MIB);
+        assert_eq!(ledger.counts().children_removed, 1);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn exec_makes_room_out_of_the_file_of_the_program_before() {
+        let directory = directory("exec");
+        let first = first_path(&directory);
+        let ledger = ledger(2 * MIB, MIB);
+        let who = ProcessId::current();
+        let before = file_of(&ledger, &first, &who, MIB);
+        ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+        assert!(!before.exists());
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn claim_of_a_process_that_died_half_way_comes_back() {
+        let directory = directory("half-way");
+        let first = first_path(&directory);
+        let ledger = ledger(2 * MIB, MIB);
+        ledger.reserve(&dead(), MIB).unwrap(); // neither file nor confirmation
+        let who = ProcessId::current();
+        let reservation = ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+        assert_eq!(ledger.counts().children_removed, 0, "there was no file");
+        ledger.cancel(&reservation);
+        assert_eq!(ledger.used_bytes(), 0);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn threads_that_claim_at_once_stay_below_the_budget() {
+        let ledger = ledger(9 * MIB, MIB);
+        let who = ProcessId::current();
+        let granted_bytes = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        if let Ok(reservation) = ledger.reserve(&who, 2 * MIB) {
+                            let granted =
+                                granted_bytes.fetch_add(2 * MIB, Ordering::SeqCst) + 2 * MIB;
+                            assert!(granted <= 8 * MIB, "{granted} bytes granted");
+                            granted_bytes.fetch_sub(2 * MIB, Ordering::SeqCst);
+                            ledger.cancel(&reservation);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(ledger.used_bytes(), 0);
+        let all = ledger.reserve(&who, 8 * MIB).unwrap();
+        assert_eq!(ledger.reserve(&who, 4096), Err(LedgerError::Contended));
+        ledger.confirm(all, &who);
+        assert_eq!(ledger.reserve(&who, 4096), Err(LedgerError::NoRoom));
     }
 }

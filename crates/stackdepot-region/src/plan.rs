@@ -143,3 +143,62 @@ fn page_floor(bytes: usize) -> usize {
 fn page_ceil(bytes: usize) -> usize {
     bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sections_lie_in_order_and_fill_the_file() {
+        let sizes = (0..200).map(|step| MIN_FILE_BYTES + step * 397_123);
+        for file_bytes in sizes.chain([1 << 20, 4 << 20, 32 << 20, 1 << 30, 64 << 30]) {
+            let plan = plan(file_bytes).unwrap();
+            assert!(plan.file_bytes <= file_bytes && file_bytes - plan.file_bytes < PAGE_BYTES);
+            let mut end = HEADER_BYTES;
+            for section in &plan.sections {
+                assert_eq!((section.offset, section.offset % PAGE_BYTES), (end, 0));
+                end += section.bytes;
+            }
+            assert_eq!(end, plan.file_bytes);
+            assert!(ring_bytes(&plan.ring).unwrap() <= plan.section(SectionName::Ring).bytes);
+            assert!(
+                plan.section(SectionName::Depot).bytes >= file_bytes / 5,
+                "{file_bytes}: {plan:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn shares_are_those_of_the_table() {
+        let small = plan(4 << 20).unwrap();
+        assert_eq!(small.section(SectionName::Live).bytes, 2 << 20);
+        let large = plan(32 << 20).unwrap();
+        assert_eq!(large.ring.event_count, 32768);
+        let live_bytes = large.section(SectionName::Live).bytes;
+        assert!(
+            (12 << 20) - live_bytes < 2 * PAGE_BYTES && live_bytes <= 12 << 20,
+            "{live_bytes}"
+        );
+        assert!(large.section(SectionName::Depot).bytes > 16 << 20);
+        let child = plan(1 << 20).unwrap();
+        assert!(child.ring.event_count >= 1024);
+        assert!(child.section(SectionName::Depot).bytes > 300 << 10);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_eq!(plan(MIN_FILE_BYTES - 1), Err(PlanError::TooSmall));
+        assert_eq!(plan(usize::MAX), Err(PlanError::TooLarge));
+    }
+
+    #[test]
+    fn files_of_a_run_fit_its_bytes() {
+        for total_bytes in [2 << 20, 8 << 20, 64 << 20, (64 << 20) + 12345] {
+            let first = first_file_bytes(total_bytes);
+            assert!(first <= total_bytes / 2);
+            assert!(child_file_bytes(total_bytes) <= total_bytes - first);
+        }
+        assert_eq!(child_file_bytes(64 << 20), 4 << 20);
+        assert_eq!(child_file_bytes(1 << 20), 1 << 20);
+    }
+}
