@@ -1,0 +1,34 @@
+//! The naked entry that every hook has: it puts the caller's registers where the unwinder starts.
+//!
+//! Without it the caller's frame pointer would depend on how this crate was compiled. The entry
+//! pushes it, so that `[rbp]` is the caller's rbp, `[rbp + 8]` the return address and `rbp + 16`
+//! the caller's stack pointer (`thread::Frame`), and hands that place to the hook's body as one more
+//! argument. Its call-frame information lets C++ exceptions, debuggers and unwinders pass.
+
+/// Defines the exported symbol `$name`, which calls `$body` with a `*const Frame` in `$register`.
+macro_rules! entry {
+    ($name:ident, $register:literal, $body:path) => {
+        #[doc = concat!("The exported `", stringify!($name), "`.")]
+        #[cfg_attr(not(test), unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C-unwind" fn $name() {
+            core::arch::naked_asm!(
+                ".cfi_startproc",
+                "push rbp",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset rbp, -16",
+                "mov rbp, rsp",
+                ".cfi_def_cfa_register rbp",
+                concat!("mov ", $register, ", rbp"),
+                "call {body}",
+                "pop rbp",
+                ".cfi_def_cfa rsp, 8",
+                "ret",
+                ".cfi_endproc",
+                body = sym $body,
+            )
+        }
+    };
+}
+
+pub(crate) use entry;

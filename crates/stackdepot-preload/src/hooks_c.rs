@@ -1,0 +1,296 @@
+//! The malloc family of C, and `dlclose`.
+//!
+//! Each hook calls the real function and tells `record` what changed: an alloc after the real
+//! call, a free before it. While the real functions are being looked up the arena serves.
+#![allow(unsafe_code)] // the C ABI of the allocator
+
+use core::ffi::{c_int, c_void};
+use core::ptr::{copy_nonoverlapping, null_mut};
+
+use crate::hook::entry;
+use crate::record::Resize;
+use crate::symbols::{Real, real};
+use crate::thread::{Frame, enter};
+use crate::{arena, unwind};
+
+entry!(malloc, "rsi", malloc_body);
+entry!(calloc, "rdx", calloc_body);
+entry!(realloc, "rdx", realloc_body);
+entry!(reallocarray, "rcx", reallocarray_body);
+entry!(free, "rsi", free_body);
+entry!(cfree, "rsi", free_body);
+entry!(free_sized, "rdx", free_sized_body);
+entry!(free_aligned_sized, "rcx", free_aligned_sized_body);
+entry!(memalign, "rdx", memalign_body);
+entry!(aligned_alloc, "rdx", aligned_alloc_body);
+entry!(posix_memalign, "rcx", posix_memalign_body);
+entry!(valloc, "rsi", valloc_body);
+entry!(pvalloc, "rsi", pvalloc_body);
+entry!(dlclose, "rsi", dlclose_body);
+
+const PAGE_BYTES: usize = 4096;
+
+/// A hook's alloc: the real call, then the record.
+#[inline(always)]
+pub unsafe fn alloc_with(
+    frame: *const Frame,
+    size: usize,
+    allocate: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    // SAFETY: `frame` comes from the naked entry of the running hook.
+    let call = unsafe { enter(frame) };
+    let block = allocate();
+    if let Some(call) = call
+        && !block.is_null()
+    {
+        call.allocated(block as usize, size);
+    }
+    block
+}
+
+/// A hook's free: the record, then the real call. Null and arena blocks go no further.
+#[inline(always)]
+pub unsafe fn free_with(frame: *const Frame, block: *mut c_void, release: impl FnOnce()) {
+    if block.is_null() || arena::owns(block) {
+        return;
+    }
+    // SAFETY: `frame` comes from the naked entry of the running hook.
+    let call = unsafe { enter(frame) };
+    if let Some(call) = &call {
+        call.freed(block as usize);
+    }
+    release();
+    drop(call);
+}
+
+/// A hook's realloc of a block that is not null: out of the record, the real call, in again.
+#[inline(always)]
+pub unsafe fn resize_with(
+    frame: *const Frame,
+    block: *mut c_void,
+    size: usize,
+    resize: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    // SAFETY: `frame` comes from the naked entry of the running hook.
+    let Some(call) = (unsafe { enter(frame) }) else {
+        return resize();
+    };
+    let pending: Resize = call.resizing(block as usize);
+    let moved = resize();
+    if !moved.is_null() {
+        call.resized(pending, moved as usize, size);
+    } else if size == 0 {
+        call.resized_to_nothing(pending);
+    } else {
+        call.resize_failed(pending);
+    }
+    moved
+}
+
+unsafe extern "C-unwind" fn malloc_body(size: usize, frame: *const Frame) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena::allocate(size, 16);
+    };
+    // SAFETY: forwards the program's own call.
+    unsafe { alloc_with(frame, size, || (real.malloc)(size)) }
+}
+
+unsafe extern "C-unwind" fn calloc_body(
+    count: usize,
+    size: usize,
+    frame: *const Frame,
+) -> *mut c_void {
+    let Some(real) = real() else {
+        return count.checked_mul(size).map_or(null_mut(), |bytes| arena::allocate(bytes, 16));
+    };
+    // A product that overflows makes the real call fail, and nothing is recorded.
+    // SAFETY: forwards the program's own call.
+    unsafe { alloc_with(frame, count.wrapping_mul(size), || (real.calloc)(count, size)) }
+}
+
+unsafe extern "C-unwind" fn realloc_body(
+    block: *mut c_void,
+    size: usize,
+    frame: *const Frame,
+) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena_realloc(block, size, None);
+    };
+    if block.is_null() {
+        // SAFETY: forwards the program's own call.
+        return unsafe { alloc_with(frame, size, || (real.realloc)(block, size)) };
+    }
+    if arena::owns(block) {
+        // SAFETY: forwards the program's own call.
+        return unsafe { alloc_with(frame, size, || arena_realloc(block, size, Some(real))) };
+    }
+    // SAFETY: forwards the program's own call.
+    unsafe { resize_with(frame, block, size, || (real.realloc)(block, size)) }
+}
+
+unsafe extern "C-unwind" fn reallocarray_body(
+    block: *mut c_void,
+    count: usize,
+    size: usize,
+    frame: *const Frame,
+) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else {
+        set_errno(libc::ENOMEM);
+        return null_mut();
+    };
+    // SAFETY: the same frame, the same call with the product worked out.
+    unsafe { realloc_body(block, bytes, frame) }
+}
+
+unsafe extern "C-unwind" fn free_body(block: *mut c_void, frame: *const Frame) {
+    let Some(real) = real() else { return };
+    // SAFETY: forwards the program's own call.
+    unsafe { free_with(frame, block, || (real.free)(block)) }
+}
+
+unsafe extern "C-unwind" fn free_sized_body(block: *mut c_void, size: usize, frame: *const Frame) {
+    let Some(real) = real() else { return };
+    // SAFETY: forwards the program's own call.
+    unsafe {
+        free_with(frame, block, || match real.free_sized {
+            Some(free_sized) => free_sized(block, size),
+            None => (real.free)(block),
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn free_aligned_sized_body(
+    block: *mut c_void,
+    align: usize,
+    size: usize,
+    frame: *const Frame,
+) {
+    let Some(real) = real() else { return };
+    // SAFETY: forwards the program's own call.
+    unsafe {
+        free_with(frame, block, || match real.free_aligned_sized {
+            Some(free_aligned_sized) => free_aligned_sized(block, align, size),
+            None => (real.free)(block),
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn memalign_body(
+    align: usize,
+    size: usize,
+    frame: *const Frame,
+) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena::allocate(size, align);
+    };
+    // SAFETY: forwards the program's own call.
+    unsafe { alloc_with(frame, size, || (real.memalign)(align, size)) }
+}
+
+unsafe extern "C-unwind" fn aligned_alloc_body(
+    align: usize,
+    size: usize,
+    frame: *const Frame,
+) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena::allocate(size, align);
+    };
+    // SAFETY: forwards the program's own call.
+    unsafe { alloc_with(frame, size, || (real.aligned_alloc)(align, size)) }
+}
+
+unsafe extern "C-unwind" fn posix_memalign_body(
+    place: *mut *mut c_void,
+    align: usize,
+    size: usize,
+    frame: *const Frame,
+) -> c_int {
+    let Some(real) = real() else {
+        return libc::ENOMEM;
+    };
+    let mut status = 0;
+    // SAFETY: forwards the program's own call; on success the real function has filled `place`.
+    unsafe {
+        alloc_with(frame, size, || {
+            status = (real.posix_memalign)(place, align, size);
+            if status == 0 { *place } else { null_mut() }
+        });
+    }
+    status
+}
+
+unsafe extern "C-unwind" fn valloc_body(size: usize, frame: *const Frame) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena::allocate(size, PAGE_BYTES);
+    };
+    // SAFETY: forwards the program's own call.
+    unsafe {
+        alloc_with(frame, size, || match real.valloc {
+            Some(valloc) => valloc(size),
+            None => (real.memalign)(PAGE_BYTES, size),
+        })
+    }
+}
+
+unsafe extern "C-unwind" fn pvalloc_body(size: usize, frame: *const Frame) -> *mut c_void {
+    let Some(real) = real() else {
+        return arena::allocate(size, PAGE_BYTES);
+    };
+    // SAFETY: forwards the program's own call.
+    unsafe {
+        alloc_with(frame, size, || match real.pvalloc {
+            Some(pvalloc) => pvalloc(size),
+            None => {
+                let rounded = size.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
+                (real.memalign)(PAGE_BYTES, rounded)
+            }
+        })
+    }
+}
+
+/// A library goes away: nobody may walk through its tables meanwhile.
+unsafe extern "C-unwind" fn dlclose_body(library: *mut c_void, _: *const Frame) -> c_int {
+    let Some(dlclose) = real().and_then(|real| real.dlclose) else {
+        return -1;
+    };
+    let _closing = Closing::begin();
+    // SAFETY: forwards the program's own call.
+    unsafe { dlclose(library) }
+}
+
+/// Keeps the unwinder out of the modules' tables, also when a destructor throws.
+struct Closing;
+
+impl Closing {
+    fn begin() -> Closing {
+        unwind::gate::closing_begin();
+        Closing
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        unwind::gate::closing_end();
+    }
+}
+
+/// Grows a block of the arena: its bytes move to a real block, or to a new one of the arena.
+#[cold]
+fn arena_realloc(block: *mut c_void, size: usize, real: Option<&Real>) -> *mut c_void {
+    let moved = match real {
+        // SAFETY: an ordinary allocation.
+        Some(real) => unsafe { (real.malloc)(size) },
+        None => arena::allocate(size, 16),
+    };
+    if !moved.is_null() && arena::owns(block) {
+        let length = arena::size_of(block).min(size);
+        // SAFETY: both blocks have `length` bytes, and `moved` is new.
+        unsafe { copy_nonoverlapping(block.cast::<u8>(), moved.cast::<u8>(), length) };
+    }
+    moved
+}
+
+fn set_errno(number: c_int) {
+    // SAFETY: the C library always has a valid errno for the calling thread.
+    unsafe { *libc::__errno_location() = number };
+}

@@ -1,0 +1,301 @@
+//! The process's recording: started at its first event, found again by every later one, taken up
+//! anew by a forked child.
+//!
+//! [`recorder`] is one load from a page that the kernel empties in the child of every fork
+//! (`MADV_WIPEONFORK`), `_Fork` and raw `clone` too: a child sees no recorder and gets a region file
+//! of its own at its first event, without a system call per event. `vfork` shares the memory, so
+//! its child is recorded as its parent until it executes. What cannot be recorded (no orders, no
+//! privileges, seccomp, file size limit) goes on unrecorded; a child is counted in the run's ledger.
+
+#![allow(unsafe_code)] // process-wide state behind raw pointers
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use stackdepot_region::counters::Counter;
+use stackdepot_region::ledger::Ledger;
+use stackdepot_region::writer::RegionWriter;
+
+use crate::scratch::MAX_FRAMES;
+use crate::{environment, memory, modules, scratch, thread, unwind};
+
+/// What one process records with; never freed, so that a thread may always finish with it.
+pub struct Recorder {
+    /// The region file.
+    pub region: RegionWriter,
+    /// How many fork generations lie between the program's start and this process, from 1.
+    pub epoch: u32,
+    /// Every how many events a second stack is taken; 0: never.
+    pub check_interval: u32,
+    executable: Path,
+}
+
+/// The path of the program's file.
+struct Path {
+    bytes: [u8; 1024],
+    length: usize,
+}
+
+impl Recorder {
+    /// The path of the program's file; empty when the kernel does not tell.
+    pub fn executable(&self) -> &[u8] {
+        self.executable.bytes.get(..self.executable.length).unwrap_or_default()
+    }
+}
+
+impl Path {
+    fn of_executable() -> Path {
+        let mut path = Path { bytes: [0; 1024], length: 0 };
+        // SAFETY: a terminated path and a buffer as long as said.
+        let length = unsafe {
+            libc::readlink(c"/proc/self/exe".as_ptr(), path.bytes.as_mut_ptr().cast(), path.bytes.len())
+        };
+        path.length = usize::try_from(length).unwrap_or(0);
+        path
+    }
+}
+
+/// Nothing is known yet: a fresh process image, or a fork's child.
+const FRESH: u32 = 0;
+/// A thread is making the recorder.
+const STARTING: u32 = 1;
+/// The recorder is there.
+const ON: u32 = 2;
+/// There will be none.
+const OFF: u32 = 3;
+
+/// The page that forking empties.
+#[repr(C, align(4096))]
+struct Control {
+    recorder: AtomicPtr<Recorder>,
+    progress: AtomicU32,
+    /// Events that came while STARTING.
+    missed: AtomicU64,
+    unused: [u8; 4072],
+}
+
+const _: () = assert!(size_of::<Control>() == 4096);
+
+static CONTROL: Control = Control {
+    recorder: AtomicPtr::new(null_mut()),
+    progress: AtomicU32::new(FRESH),
+    missed: AtomicU64::new(0),
+    unused: [0; 4072],
+};
+
+/// Inherited by children: the generation, and where this process (or its ancestor) recorded.
+static EPOCH: AtomicU32 = AtomicU32::new(0);
+static LEDGER: AtomicPtr<Ledger> = AtomicPtr::new(null_mut());
+static OLD_BASE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+static OLD_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// Whether this process or an ancestor was seen to put seccomp on; whether it was on at the start.
+static CONFINED: AtomicBool = AtomicBool::new(false);
+static SECCOMP_AT_START: AtomicI32 = AtomicI32::new(0);
+/// Key whose destructor runs at the end of each thread; 0: none yet (stored plus one).
+static END_KEY: AtomicU32 = AtomicU32::new(0);
+
+/// The process's recorder, started now if this is its first event; `None`: do not record.
+#[inline]
+pub fn recorder() -> Option<&'static Recorder> {
+    // ORDERING: Acquire, partner: the Release in `publish`; carries the recorder's contents.
+    let recorder = CONTROL.recorder.load(Ordering::Acquire);
+    // SAFETY: null, or published by `publish` and never freed.
+    match unsafe { recorder.as_ref() } {
+        Some(recorder) => Some(recorder),
+        None => first_event(),
+    }
+}
+
+/// The recorder if it is there already.
+pub fn running() -> Option<&'static Recorder> {
+    // ORDERING: Acquire, partner: the Release in `publish`.
+    // SAFETY: null, or published by `publish` and never freed.
+    unsafe { CONTROL.recorder.load(Ordering::Acquire).as_ref() }
+}
+
+/// The process is about to give up system calls: a recording that has not started never will, nor
+/// that of a child forked from here on.
+pub fn enter_confinement() {
+    CONFINED.store(true, Ordering::Relaxed);
+    let progress = &CONTROL.progress;
+    if progress.load(Ordering::Relaxed) == FRESH {
+        progress.store(OFF, Ordering::Relaxed);
+        count_unrecorded();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn first_event() -> Option<&'static Recorder> {
+    // ORDERING: Relaxed: only decides who starts; the recorder is published separately.
+    match CONTROL.progress.compare_exchange(FRESH, STARTING, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => {}
+        Err(STARTING) => {
+            CONTROL.missed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        }
+        Err(_) => return None,
+    }
+    let started = if CONFINED.load(Ordering::Relaxed) {
+        count_unrecorded();
+        None
+    } else {
+        let _quiet = Quiet::begin();
+        start()
+    };
+    if started.is_none() {
+        CONTROL.progress.store(OFF, Ordering::Relaxed);
+    }
+    started
+}
+
+/// One thread, once per process.
+fn start() -> Option<&'static Recorder> {
+    let epoch = EPOCH.load(Ordering::Relaxed);
+    if epoch == 0 {
+        // SAFETY: the first start of this program image: nobody reads yet.
+        let orders = unsafe { environment::read() };
+        orders.path()?;
+    }
+    // SAFETY: `read` was called above, or by the parent before it forked.
+    let orders = unsafe { environment::known() };
+    let path = orders.path()?;
+    EPOCH.store(epoch + 1, Ordering::Relaxed);
+    if epoch == 0 {
+        SECCOMP_AT_START.store(seccomp_mode(), Ordering::Relaxed);
+        if !wipe_on_fork() || !unwind::init(&modules::SINK) {
+            return None;
+        }
+    } else {
+        if seccomp_mode() != SECCOMP_AT_START.load(Ordering::Relaxed) {
+            count_unrecorded();
+            return None;
+        }
+        become_child();
+    }
+    let region = open_region(path, orders.total_bytes)?;
+    let recorder = Recorder { region, epoch: epoch + 1, check_interval: orders.check_interval, executable: Path::of_executable() };
+    make_end_key();
+    publish(recorder)
+}
+
+/// A fork's child takes over what its parent left in memory.
+fn become_child() {
+    let scratch = thread::current_scratch();
+    leave_parents_region();
+    scratch::keep_only(scratch);
+    unwind::fork_child(scratch::unwinder_of(scratch));
+}
+
+fn open_region(path: &core::ffi::CStr, total_bytes: usize) -> Option<RegionWriter> {
+    // SAFETY: null, or a mapping of the ledger that is never taken away.
+    let ledger = unsafe { LEDGER.load(Ordering::Relaxed).as_ref() };
+    let opened = match ledger {
+        Some(ledger) => RegionWriter::create_child(ledger, path, MAX_FRAMES as u32),
+        None => RegionWriter::join_run(path, total_bytes as u64, MAX_FRAMES as u32),
+    };
+    opened.ok()
+}
+
+fn publish(recorder: Recorder) -> Option<&'static Recorder> {
+    let place = memory::map(size_of::<Recorder>())?.cast::<Recorder>().as_ptr();
+    // SAFETY: fresh pages, large enough, page-aligned.
+    let recorder: &'static Recorder = unsafe {
+        place.write(recorder);
+        &*place
+    };
+    let region = &recorder.region;
+    LEDGER.store(core::ptr::from_ref(region.run_ledger).cast_mut(), Ordering::Relaxed);
+    OLD_BASE.store(region.base().as_ptr(), Ordering::Relaxed);
+    OLD_BYTES.store(region.file_bytes(), Ordering::Relaxed);
+    let missed = CONTROL.missed.swap(0, Ordering::Relaxed);
+    region.counters.add(Counter::EventsUnrecorded, 0, missed);
+    CONTROL.progress.store(ON, Ordering::Relaxed);
+    // ORDERING: Release, partner: the Acquire in `recorder` and `running`.
+    CONTROL.recorder.store(place, Ordering::Release);
+    Some(recorder)
+}
+
+/// In a child: what was being written when the parent forked must not reach the parent's file.
+///
+/// Its mapping is replaced by empty private memory, not taken away: a hook that a signal handler
+/// interrupted to fork may still hold addresses in it.
+pub fn leave_parents_region() {
+    let base = OLD_BASE.swap(null_mut(), Ordering::Relaxed);
+    let bytes = OLD_BYTES.load(Ordering::Relaxed);
+    if base.is_null() {
+        return;
+    }
+    memory::replace(base, bytes);
+}
+
+/// Whether the page of CONTROL will be empty in children.
+fn wipe_on_fork() -> bool {
+    let page = (&raw const CONTROL).cast_mut().cast();
+    // SAFETY: whole pages of our own zero-initialised data.
+    unsafe { libc::madvise(page, size_of::<Control>(), libc::MADV_WIPEONFORK) == 0 }
+}
+
+/// Whether seccomp was on already, as in a container: not a reason against recording, for what
+/// lets a program start lets us make a file. A child that put it on itself is another matter.
+fn seccomp_mode() -> i32 {
+    // SAFETY: a plain question; the strict mode, which would kill for it, is watched by `prctl`.
+    unsafe { libc::prctl(libc::PR_GET_SECCOMP) }
+}
+
+fn count_unrecorded() {
+    // SAFETY: null, or a mapping of the ledger that is never taken away.
+    if let Some(ledger) = unsafe { LEDGER.load(Ordering::Relaxed).as_ref() } {
+        ledger.count_unrecorded();
+    }
+}
+
+fn make_end_key() {
+    if END_KEY.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let mut key = 0;
+    // SAFETY: a valid place for the key and a function of the right type.
+    if unsafe { libc::pthread_key_create(&raw mut key, Some(thread::end)) } == 0 {
+        END_KEY.store(key + 1, Ordering::Relaxed);
+    }
+}
+
+/// Has the C library call `thread::end` when the running thread ends.
+pub fn call_at_thread_end() {
+    let key = END_KEY.load(Ordering::Relaxed);
+    if key != 0 {
+        // SAFETY: a key of ours; any value that is not null will do.
+        unsafe { libc::pthread_setspecific(key - 1, (&raw const CONTROL).cast()) };
+    }
+}
+
+/// Keeps signals out and `errno` as it was while the recorder is started.
+struct Quiet {
+    mask: libc::sigset_t,
+    errno: i32,
+}
+
+impl Quiet {
+    fn begin() -> Quiet {
+        // SAFETY: valid signal sets of this frame; errno always exists.
+        unsafe {
+            let mut all = core::mem::zeroed();
+            let mut mask = core::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            let errno = *libc::__errno_location();
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut mask);
+            Quiet { mask, errno }
+        }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // SAFETY: the mask that `begin` found; errno always exists.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.mask, null_mut());
+            *libc::__errno_location() = self.errno;
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The one place where an allocator call becomes a record: depot, payload, live table, ring.
+//!
+//! An alloc, after the real call: claim a place in the ring, take the stack, save it with a
+//! reference and a lease, count it in the stack's payload, enter the block into the live table
+//! (which takes the reference), fill the place. A free, before the real call: take the block out,
+//! claim, save the free's stack with a lease, renew the lease of the alloc's stack, count, put the
+//! reference, fill. The place comes first so that its tick is never younger than the leases.
+//! Every call that changes what is allocated fills or loses exactly one place (a realloc two), so
+//! that the ring's count is the count of the calls.
+
+use stackdepot::live::{Inserted, LiveBlock, Removed};
+use stackdepot::ring::{Event, EventKind, Place};
+use stackdepot::{Depot, Leased, SaveError, WeakHandle};
+use stackdepot_region::clock::tsc;
+use stackdepot_region::counters::Counter;
+use stackdepot_region::writer::RegionWriter;
+
+use crate::check;
+use crate::thread::Call;
+
+/// The words of a stack's payload.
+mod payload {
+    pub const ALLOCATED_BLOCKS: usize = 0;
+    pub const ALLOCATED_BYTES: usize = 1;
+    pub const FREED_BLOCKS: usize = 2;
+    pub const FREED_BYTES: usize = 3;
+}
+
+/// A block that a realloc took out of the record before the real call.
+pub struct Resize {
+    address: u64,
+    removed: Removed,
+    time: u64,
+}
+
+impl Call {
+    /// The real function answered a new block.
+    #[inline]
+    pub fn allocated(&self, address: usize, size: usize) {
+        self.start_recording();
+        let time = tsc();
+        self.with_stack(|stack| self.record_alloc(stack, address as u64, size as u64, time));
+        self.stop_recording();
+    }
+
+    /// The program gives a block back; the real function comes after.
+    #[inline]
+    pub fn freed(&self, address: usize) {
+        self.start_recording();
+        let freed = Resize {
+            address: address as u64,
+            removed: self.recorder.region.live.remove(address as u64),
+            time: tsc(),
+        };
+        self.with_stack(|stack| self.record_free(stack, freed));
+        self.stop_recording();
+    }
+
+    /// A realloc comes: the old block leaves the record, for another thread may be given its
+    /// address before we hear the outcome.
+    pub fn resizing(&self, address: usize) -> Resize {
+        self.start_recording();
+        let removed = self.recorder.region.live.remove(address as u64);
+        self.stop_recording();
+        Resize { address: address as u64, removed, time: tsc() }
+    }
+
+    /// The realloc worked: a free and an alloc with the same stack.
+    pub fn resized(&self, old: Resize, address: usize, size: usize) {
+        self.start_recording();
+        let time = tsc();
+        self.with_stack(|stack| {
+            self.record_free(stack, old);
+            self.record_alloc(stack, address as u64, size as u64, time);
+        });
+        self.recorder.region.counters.add(Counter::Reallocs, self.shard(), 1);
+        self.stop_recording();
+    }
+
+    /// The realloc to no bytes freed the block.
+    pub fn resized_to_nothing(&self, old: Resize) {
+        self.start_recording();
+        self.with_stack(|stack| self.record_free(stack, old));
+        self.stop_recording();
+    }
+
+    /// The realloc failed: the block is as it was.
+    pub fn resize_failed(&self, old: Resize) {
+        self.start_recording();
+        if let Removed::Block(block) = old.removed {
+            self.keep(old.address, &block);
+        }
+        self.stop_recording();
+    }
+
+    fn record_alloc(&self, stack: &[u64], address: u64, size: u64, time: u64) {
+        let region = &self.recorder.region;
+        let place = region.ring.claim(&region.depot, self.shard());
+        let thread = self.tid();
+        let saved = counted(region, region.depot.save_acquire_lease(stack));
+        if let Some(saved) = saved {
+            region.depot.add_payload(saved.handle, payload::ALLOCATED_BLOCKS, 1);
+            region.depot.add_payload(saved.handle, payload::ALLOCATED_BYTES, size);
+        }
+        let weak = saved.map(|saved| saved.weak);
+        self.keep(address, &LiveBlock { stack: weak, size, thread, time });
+        let event = Event { time, thread, ..Event::new(EventKind::Alloc, address, size, weak) };
+        self.fill(place, &event);
+    }
+
+    fn record_free(&self, stack: &[u64], freed: Resize) {
+        let region = &self.recorder.region;
+        let place = region.ring.claim(&region.depot, self.shard());
+        let saved = counted(region, region.depot.save_lease(stack));
+        let mut event = Event {
+            time: freed.time,
+            thread: self.tid(),
+            ..Event::new(EventKind::Free, freed.address, 0, saved.map(|saved| saved.weak))
+        };
+        match freed.removed {
+            Removed::Block(block) => {
+                event.size = block.size;
+                event.other_thread = block.thread;
+                event.other_time = Some(block.time);
+                event.other_stack = block.stack.filter(|stack| region.depot.renew(*stack).is_ok());
+                release(&region.depot, &block);
+            }
+            Removed::Unsampled => {}
+            Removed::Unknown => {
+                event.kind = EventKind::UnknownFree;
+                region.counters.add(Counter::FreesUnknown, self.shard(), 1);
+            }
+        }
+        self.fill(place, &event);
+    }
+
+    /// Enters a block, with its reference, into the live table, and settles what came back.
+    fn keep(&self, address: u64, block: &LiveBlock) {
+        let region = &self.recorder.region;
+        match region.live.insert(address, block) {
+            Inserted::Stored => {}
+            Inserted::Replaced(unseen) => release(&region.depot, &unseen),
+            Inserted::PushedOut(other) => put(&region.depot, other.stack),
+            Inserted::Unsampled => put(&region.depot, block.stack),
+            Inserted::UnsampledReplaced(unseen) => {
+                put(&region.depot, block.stack);
+                release(&region.depot, &unseen);
+            }
+            Inserted::Contended => {
+                put(&region.depot, block.stack);
+                region.counters.count(Counter::LiveTableFull);
+            }
+        }
+    }
+
+    fn fill(&self, place: Place, event: &Event) {
+        // A lapped event is counted by the ring itself.
+        self.recorder.region.ring.fill(place, event);
+    }
+
+    /// The stack of the hook's caller, in the thread's scratch memory if it has some.
+    #[inline]
+    fn with_stack(&self, record: impl FnOnce(&[u64])) {
+        match self.frame_buffer() {
+            Some(buffer) => record(self.capture(buffer)),
+            None => self.with_stack_on_stack(record),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn with_stack_on_stack(&self, record: impl FnOnce(&[u64])) {
+        record(self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
+    }
+
+    #[inline]
+    fn capture<'b>(&self, buffer: &'b mut [u64]) -> &'b [u64] {
+        let counters = &self.recorder.region.counters;
+        let walk = crate::unwind::capture(self.registers(), self.unwinder(), buffer);
+        match walk.end {
+            crate::unwind::End::Complete => {}
+            crate::unwind::End::LimitReached => counters.add(Counter::Truncated, self.shard(), 1),
+            crate::unwind::End::Truncated(_) => counters.add(Counter::UnwindFailed, self.shard(), 1),
+        }
+        let stack = buffer.get(..walk.frame_count).unwrap_or_default();
+        if self.recorder.check_interval != 0 {
+            check::compare(self, stack, walk.end);
+        }
+        stack
+    }
+}
+
+/// A free was seen or is implied: the block counts as freed and gives its reference back.
+fn release(depot: &Depot<'_>, block: &LiveBlock) {
+    let Some(stack) = block.stack else { return };
+    let held = depot.handle_of(stack);
+    depot.add_payload(held, payload::FREED_BLOCKS, 1);
+    depot.add_payload(held, payload::FREED_BYTES, block.size);
+    depot.put(held);
+}
+
+fn put(depot: &Depot<'_>, stack: Option<WeakHandle>) {
+    if let Some(stack) = stack {
+        depot.put(depot.handle_of(stack));
+    }
+}
+
+/// A refused save, counted by its reason.
+#[inline]
+fn counted(region: &RegionWriter, saved: Result<Leased, SaveError>) -> Option<Leased> {
+    let error = match saved {
+        Ok(saved) => return Some(saved),
+        Err(error) => error,
+    };
+    region.counters.count(match error {
+        SaveError::Full => Counter::SaveFull,
+        SaveError::Contended => Counter::SaveContended,
+        SaveError::Crowded => Counter::SaveCrowded,
+        SaveError::Saturated => Counter::SaveSaturated,
+        SaveError::Empty | SaveError::Disabled => Counter::UnwindFailed,
+    });
+    None
+}

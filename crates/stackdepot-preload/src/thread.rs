@@ -1,0 +1,286 @@
+//! What each thread keeps: which hook it is in, its number, its scratch memory.
+//!
+//! The state lives in 64 bytes of static TLS that this file defines in assembly and reaches by the
+//! initial-exec model: stable `thread_local!` in a shared library calls `__tls_get_addr`, which
+//! may allocate. A hook [`enter`]s; the [`Call`] that it gets back is its right to record, and
+//! gives the thread's state back when dropped, also when a C++ exception passes through.
+//!
+//! | state | meaning | an allocator call that comes now |
+//! |---|---|---|
+//! | IDLE | outside of every hook | is recorded |
+//! | CALLING | inside the real function | belongs to it (`operator new` calls `malloc`): not recorded |
+//! | RECORDING | between the real function and the caller | a signal handler's: recorded without the memo |
+//! | CALLING_NESTED, RECORDING_NESTED | the same inside of such a handler | one more level is lost, counted |
+//!
+//! A handler may leave by `longjmp`, so a state may outlive its hook. The frame of the hook tells:
+//! its return address is overwritten as soon as the stack is used again.
+#![allow(unsafe_code)] // thread-local storage and stack frames
+
+use core::arch::{asm, global_asm};
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use stackdepot_region::counters::Counter;
+
+use crate::process::{self, Recorder};
+use crate::scratch::{self, Scratch};
+use crate::unwind::{Registers, ThreadSlot};
+
+/// What a naked hook pushes: the caller's frame pointer, below its return address.
+#[repr(C)]
+pub struct Frame {
+    /// The caller's rbp.
+    pub caller_rbp: usize,
+    /// Where the hook returns to.
+    pub return_address: usize,
+}
+
+impl Frame {
+    /// The caller's stack pointer after the hook has returned.
+    #[inline]
+    pub fn caller_rsp(&self) -> usize {
+        (self as *const Frame as usize).wrapping_add(16)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u32)]
+enum State {
+    Idle = 0,
+    Calling,
+    Recording,
+    CallingNested,
+    RecordingNested,
+}
+
+/// A frame nearer than this above the running one belongs to the real function that we called.
+const INSIDE_BYTES: usize = 64 * 1024;
+
+/// The thread's state; all zero when the thread starts.
+#[repr(C, align(64))]
+pub struct Thread {
+    state: Cell<State>,
+    /// The process epoch in which `tid` was asked for; 0: never.
+    epoch: Cell<u32>,
+    tid: Cell<u32>,
+    /// Its key destructor ran: no scratch any more.
+    is_ending: Cell<bool>,
+    /// Frame of the hook that set `state`, and the return address found there.
+    hook_frame: Cell<*const Frame>,
+    hook_return: Cell<usize>,
+    scratch: Cell<*mut Scratch>,
+}
+
+const _: () = assert!(size_of::<Thread>() == 64);
+
+global_asm!(
+    ".pushsection .tbss.stackdepot_thread,\"awT\",@nobits",
+    ".hidden stackdepot_thread",
+    ".globl stackdepot_thread",
+    ".type stackdepot_thread,@object",
+    ".size stackdepot_thread,64",
+    ".balign 64",
+    "stackdepot_thread:",
+    ".zero 64",
+    ".popsection",
+);
+
+/// The running thread's state.
+#[inline(always)]
+fn current() -> &'static Thread {
+    let thread: *const Thread;
+    // SAFETY: reads the thread pointer and the offset that the loader stored for our TLS symbol.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr fs:[0]",
+            "add {0}, qword ptr [rip + stackdepot_thread@GOTTPOFF]",
+            out(reg) thread,
+            options(pure, readonly, nostack),
+        );
+        &*thread
+    }
+}
+
+/// The right to record one allocator call; dropping it gives the thread's state back.
+pub struct Call {
+    thread: &'static Thread,
+    /// Where the call is recorded.
+    pub recorder: &'static Recorder,
+    /// The hook's frame.
+    pub frame: &'static Frame,
+    is_nested: bool,
+    previous: State,
+    previous_frame: *const Frame,
+    previous_return: usize,
+}
+
+/// Enters a hook: `None` when this call is not to be recorded.
+///
+/// # Safety
+///
+/// `frame` is what the naked part of the running hook pushed.
+#[inline]
+pub unsafe fn enter(frame: *const Frame) -> Option<Call> {
+    let recorder = process::recorder()?;
+    // SAFETY: the hook's frame outlives the hook's call, which outlives the `Call`.
+    let frame = unsafe { &*frame };
+    let thread = current();
+    let previous = thread.state.get();
+    let is_nested = if previous == State::Idle {
+        false
+    } else {
+        thread.nesting(frame, recorder)?
+    };
+    let call = Call {
+        thread,
+        recorder,
+        frame,
+        is_nested,
+        previous,
+        previous_frame: thread.hook_frame.get(),
+        previous_return: thread.hook_return.get(),
+    };
+    thread.hook_frame.set(frame);
+    thread.hook_return.set(frame.return_address);
+    thread.state.set(if is_nested { State::CallingNested } else { State::Calling });
+    Some(call)
+}
+
+impl Call {
+    /// From here on the call is being recorded.
+    #[inline]
+    pub fn start_recording(&self) {
+        if self.thread.epoch.get() != self.recorder.epoch {
+            self.thread.adopt(self.recorder);
+        }
+        self.thread.state.set(if self.is_nested { State::RecordingNested } else { State::Recording });
+    }
+
+    /// The recording is done for now; the real function may be called.
+    #[inline]
+    pub fn stop_recording(&self) {
+        self.thread.state.set(if self.is_nested { State::CallingNested } else { State::Calling });
+    }
+
+    /// The kernel's number of the thread.
+    #[inline]
+    pub fn tid(&self) -> u32 {
+        self.thread.tid.get()
+    }
+
+    /// A number that threads running at the same time rarely share.
+    #[inline]
+    pub fn shard(&self) -> usize {
+        self.thread as *const Thread as usize >> 14
+    }
+
+    /// Registers of the hook's caller.
+    #[inline]
+    pub fn registers(&self) -> Registers {
+        let frame = self.frame;
+        Registers {
+            ip: frame.return_address as u64,
+            sp: frame.caller_rsp() as u64,
+            bp: frame.caller_rbp as u64,
+        }
+    }
+
+    /// Where the stack goes; `None` when the thread ends and when the pool is used up.
+    #[inline]
+    pub fn frame_buffer(&self) -> Option<&mut [u64]> {
+        // SAFETY: the thread's own block; RECORDING and RECORDING_NESTED are entered once each at a
+        // time (`nesting`), and each has a buffer of its own.
+        let scratch = unsafe { self.thread.scratch.get().as_mut() }?;
+        Some(if self.is_nested { &mut scratch.nested_frames } else { &mut scratch.frames })
+    }
+
+    /// The claim on the unwinder's memory.
+    #[inline]
+    pub fn unwinder(&self) -> Option<ThreadSlot> {
+        scratch::unwinder_of(self.thread.scratch.get())
+    }
+}
+
+impl Drop for Call {
+    #[inline]
+    fn drop(&mut self) {
+        self.thread.hook_frame.set(self.previous_frame);
+        self.thread.hook_return.set(self.previous_return);
+        self.thread.state.set(self.previous);
+    }
+}
+
+impl Thread {
+    /// A call came while the thread is in a hook: `None` not recorded, `Some(is_nested)` recorded.
+    #[cold]
+    fn nesting(&self, frame: &Frame, recorder: &Recorder) -> Option<bool> {
+        let state = self.state.get();
+        match state {
+            State::Idle => Some(false),
+            State::Calling | State::CallingNested => {
+                if self.is_inside(frame) {
+                    return None;
+                }
+                Some(state == State::CallingNested)
+            }
+            State::Recording => Some(!self.is_abandoned(frame)),
+            State::RecordingNested if self.is_abandoned(frame) => Some(true),
+            State::RecordingNested => {
+                recorder.region.counters.count(Counter::EventsUnrecorded);
+                None
+            }
+        }
+    }
+
+    /// Whether a call comes from the real function that the hook is calling.
+    fn is_inside(&self, frame: &Frame) -> bool {
+        let distance = (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
+        distance < INSIDE_BYTES && self.frame_is_intact()
+    }
+
+    /// Whether the hook that set the state is gone for sure: its frame was overwritten.
+    fn is_abandoned(&self, frame: &Frame) -> bool {
+        let distance = (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
+        // Farther away than this it may be another, freed stack: not safe to look at.
+        distance < INSIDE_BYTES && !self.frame_is_intact()
+    }
+
+    fn frame_is_intact(&self) -> bool {
+        // SAFETY: the frame lies less than INSIDE_BYTES above a running frame, on the same stack
+        // mapping (guard pages lie below stacks), so it is readable; it may hold anything.
+        let found = unsafe { (&raw const (*self.hook_frame.get()).return_address).read_volatile() };
+        found == self.hook_return.get()
+    }
+
+    /// First event of the thread, or of a forked process.
+    #[cold]
+    fn adopt(&self, recorder: &Recorder) {
+        // SAFETY: asks the kernel a number.
+        self.tid.set(unsafe { libc::syscall(libc::SYS_gettid) } as u32);
+        if self.scratch.get().is_null() && !self.is_ending.get() {
+            self.scratch.set(scratch::claim());
+            process::call_at_thread_end();
+        }
+        self.epoch.set(recorder.epoch);
+        recorder.region.counters.count(Counter::Threads);
+    }
+}
+
+/// Called by the C library when a thread ends that had an event; the argument means nothing.
+pub unsafe extern "C" fn end(_: *mut c_void) {
+    let thread = current();
+    thread.is_ending.set(true);
+    let scratch = thread.scratch.replace(null_mut());
+    scratch::give_back(scratch);
+}
+
+/// Scratch of the running thread: what a forked child keeps of the pool.
+pub fn current_scratch() -> *mut Scratch {
+    current().scratch.get()
+}
+
+/// Whether the running thread was interrupted while it wrote to a region.
+pub fn is_recording() -> bool {
+    current().state.get() != State::Idle
+}

@@ -1,0 +1,172 @@
+//! Takes a stack from the place of a call by our unwinder, with and without memo, and by
+//! libunwind, and compares them.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::sync::Once;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stackdepot_preload::unwind::{
+    self, End, FRAME_LIMIT, Module, Registers, Sink, ThreadSlot, Walk,
+};
+
+type Backtrace = unsafe extern "C" fn(*mut *mut c_void, c_int) -> c_int;
+
+pub static LOADED_COUNT: AtomicU64 = AtomicU64::new(0);
+pub static UNLOADED_COUNT: AtomicU64 = AtomicU64::new(0);
+
+static SINK: Sink = Sink {
+    loaded: |module: &Module<'_>| {
+        assert!(module.start < module.end);
+        LOADED_COUNT.fetch_add(1, Ordering::Relaxed);
+    },
+    unloaded: |_start| {
+        UNLOADED_COUNT.fetch_add(1, Ordering::Relaxed);
+    },
+};
+
+/// Prepares the unwinder, once per process.
+pub fn prepare() {
+    static PREPARE: Once = Once::new();
+    PREPARE.call_once(|| assert!(unwind::init(&SINK), "glibc has no _dl_find_object"));
+    libunwind();
+}
+
+/// Opens a library and resolves a function in it.
+pub fn symbol(library: &CStr, name: &CStr) -> *mut c_void {
+    // SAFETY: valid strings; the handle is never closed.
+    unsafe {
+        let handle = libc::dlopen(library.as_ptr(), libc::RTLD_NOW);
+        assert!(!handle.is_null(), "{library:?} does not load");
+        let found = libc::dlsym(handle, name.as_ptr());
+        assert!(!found.is_null(), "{library:?} has no {name:?}");
+        found
+    }
+}
+
+fn libunwind() -> Backtrace {
+    static FOUND: OnceLock<usize> = OnceLock::new();
+    let found = *FOUND.get_or_init(|| symbol(c"libunwind.so.8", c"unw_backtrace") as usize);
+    // SAFETY: libunwind's function has this type.
+    unsafe { std::mem::transmute::<usize, Backtrace>(found) }
+}
+
+/// What a series of probes found.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// The thread's slot; without one no memo is used.
+    pub thread: Option<ThreadSlot>,
+    pub stacks: u64,
+    pub frames: u64,
+    pub reused: u64,
+    pub truncated: u64,
+    pub limit_reached: u64,
+    pub deepest: usize,
+    /// First difference from libunwind, if any.
+    pub differences: u64,
+    pub first_difference: Option<String>,
+    /// First difference between the walk with the memo and the one without.
+    pub memo_differences: u64,
+    last: Vec<u64>,
+    is_last_complete: bool,
+}
+
+impl Tally {
+    pub fn new() -> Tally {
+        prepare();
+        Tally { thread: unwind::thread_begin(), ..Tally::default() }
+    }
+
+    pub fn assert_all_equal(&self, at_least: u64) {
+        assert!(self.stacks >= at_least, "only {} stacks", self.stacks);
+        assert_eq!(self.memo_differences, 0, "memo and full unwind differ: {self:?}");
+        assert_eq!(self.truncated, 0, "truncated: {self:?}");
+        assert_eq!(
+            self.differences,
+            0,
+            "libunwind differs: {}",
+            self.first_difference.as_deref().unwrap_or("")
+        );
+    }
+
+    pub fn data(&mut self) -> *mut c_void {
+        std::ptr::from_mut(self).cast()
+    }
+
+    fn take(&mut self, registers: Registers) {
+        let mut with_memo = [0; FRAME_LIMIT];
+        let mut without = [0; FRAME_LIMIT];
+        let walk = unwind::capture(registers, self.thread, &mut with_memo);
+        let full = unwind::capture(registers, None, &mut without);
+        let ours = &without[..full.frame_count];
+        self.stacks += 1;
+        self.frames += full.frame_count as u64;
+        self.reused += walk.reused_count as u64;
+        self.deepest = self.deepest.max(full.frame_count);
+        let is_same = with_memo[..walk.frame_count] == *ours && walk.end == full.end;
+        self.memo_differences += u64::from(!is_same || full.reused_count != 0);
+        self.check_shared(&walk, ours);
+        match full.end {
+            End::Complete => {}
+            End::LimitReached => self.limit_reached += 1,
+            End::Truncated(_) => self.truncated += 1,
+        }
+        self.compare(&full, ours);
+    }
+
+    /// The outer frames that the walk says are shared must be equal to the last stack's.
+    fn check_shared(&mut self, walk: &Walk, ours: &[u64]) {
+        let shared = walk.shared_suffix_count;
+        if shared > 0 {
+            let old = self.last.len().checked_sub(shared).map(|start| &self.last[start..]);
+            let new = ours.len().checked_sub(shared).map(|start| &ours[start..]);
+            assert!(self.is_last_complete && walk.end == End::Complete);
+            assert_eq!(old, new, "shared frames differ");
+            assert!(new.is_some());
+        }
+        if walk.is_recorded {
+            self.last = ours.to_vec();
+            self.is_last_complete = walk.end == End::Complete;
+        }
+    }
+
+    #[inline(never)]
+    fn compare(&mut self, full: &Walk, ours: &[u64]) {
+        let mut theirs = [std::ptr::null_mut::<c_void>(); FRAME_LIMIT + 16];
+        // SAFETY: the buffer has this many places.
+        let count = unsafe { libunwind()(theirs.as_mut_ptr(), theirs.len() as c_int) };
+        let theirs: Vec<u64> = theirs[..count.max(0) as usize].iter().map(|&ip| ip as u64).collect();
+        let start = theirs.iter().take(8).position(|ip| Some(ip) == ours.first());
+        let theirs = start.map_or(&[][..], |start| &theirs[start..]);
+        let is_equal = match full.end {
+            End::Complete => theirs == ours,
+            End::LimitReached => theirs.len() >= ours.len() && theirs[..ours.len()] == *ours,
+            End::Truncated(_) => return,
+        };
+        if !is_equal {
+            self.differences += 1;
+            self.first_difference.get_or_insert_with(|| {
+                let hex = |ips: &[u64]| ips.iter().map(|ip| format!("{ip:x} ")).collect::<String>();
+                format!("{:?}\nours:   {}\ntheirs: {}", full.end, hex(ours), hex(theirs))
+            });
+        }
+    }
+}
+
+/// Takes the stack of its caller into the tally.
+///
+/// # Safety
+///
+/// `data` must be from [`Tally::data`] of a live tally of this thread.
+#[unsafe(naked)]
+pub unsafe extern "C" fn probe(data: *mut c_void) {
+    std::arch::naked_asm!("mov rsi, rsp", "mov rdx, rbp", "jmp {}", sym probe_at)
+}
+
+unsafe extern "C" fn probe_at(data: *mut c_void, entry_sp: *const u64, bp: u64) {
+    // SAFETY: `probe` passes its own stack pointer at entry.
+    let registers = unsafe { Registers::at_entry(entry_sp, bp) };
+    // SAFETY: by the caller of `probe`.
+    let tally = unsafe { &mut *data.cast::<Tally>() };
+    tally.take(registers);
+}
