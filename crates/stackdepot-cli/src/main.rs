@@ -1,13 +1,25 @@
 //! The `stackdepot` command: records a program's stacks in bounded memory, and reads recordings.
 //!
-//! Read in this order: `args` (what can be asked), `run` (the recorder's side), `target` and
-//! `recording` (opening a file), `symbols` (addresses to functions), then one file per verb.
+//! Read in this order: `args` (what can be asked), `run` (the recorder's side), `recording`
+//! (a file as the readers see it), `symbols` (addresses to functions), then one file per verb.
 //! Everything but `run` and `replay` is a pure reader. No file of this crate needs unsafe code,
 //! except `run::preflight`, which asks the C library for its version.
 
 mod args;
+mod clean;
+mod events;
 mod failure;
+mod json;
+mod output;
+mod recording;
 mod replay;
+mod report;
+mod run;
+mod stacks;
+mod stats;
+mod symbols;
+mod text;
+mod who;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -32,8 +44,13 @@ fn main() -> ExitCode {
 
 fn perform(verb: Verb) -> Result<ExitCode, Failure> {
     match verb {
+        Verb::Run(arguments) => run::perform(&arguments),
+        Verb::Report(arguments) => report::perform(&arguments),
+        Verb::Who(arguments) => who::perform(&arguments),
+        Verb::Events(arguments) => events::perform(&arguments),
+        Verb::Stats(arguments) => stats::perform(&arguments),
+        Verb::Clean(arguments) => clean::perform(&arguments),
         Verb::Replay(options) => replay::perform(&options),
-        _ => Err(Failure::new("being built")),
     }
 }
 

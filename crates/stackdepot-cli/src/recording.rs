@@ -1,0 +1,212 @@
+//! A recording as the verbs see it: opened by file or pid, copied once, with its symbols.
+//!
+//! [`Recording`] holds the copy; [`Trace`] is one allocation or free with thread, time and frames.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use serde::Serialize;
+use stackdepot::WeakHandle;
+use stackdepot_region::counters::Counter;
+use stackdepot_region::reader::snapshot::{Amount, Skipped, Snapshot};
+use stackdepot_region::reader::{Info, RegionFile, open_file_or_pid};
+
+use crate::failure::Failure;
+use crate::output;
+use crate::symbols::{Frame, Symbols};
+use crate::text::plain;
+
+/// A copy of a region file, ready for questions.
+pub struct Recording {
+    /// The copy.
+    pub snapshot: Snapshot,
+    /// Names for addresses.
+    pub symbols: Symbols,
+    shown_path: String,
+}
+
+/// Who did something, when, and through which calls.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trace {
+    /// The kernel's thread id.
+    pub thread: u32,
+    /// Before now, or before the end of a recording that has ended.
+    pub seconds_ago: Option<f64>,
+    /// Innermost first; empty when the stack is not available.
+    pub frames: Vec<Frame>,
+}
+
+/// What the recorder refused, cut or overwrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Events that left the ring for newer ones: what a bounded ring does.
+    pub overwritten: u64,
+    /// Stacks refused because everything stored was held.
+    pub full: u64,
+    /// Stacks given up because other threads kept winning.
+    pub contended: u64,
+    /// Stacks cut at the limit of frames.
+    pub truncated: u64,
+    /// Stacks that could not be walked to their end.
+    pub unwind_failed: u64,
+    /// Live blocks that found no place.
+    pub live_table_full: u64,
+    /// Processes of the run that ran without a file.
+    pub children_unrecorded: u64,
+    /// Files of ended processes that made room for newer ones.
+    pub children_removed: u64,
+    /// Events whose place in the ring was lapped before they were written.
+    pub lapped: u64,
+    /// Allocations and frees that the recorder could not take at that moment.
+    pub unrecorded: u64,
+}
+
+impl Recording {
+    /// Opens `FILE|PID` and copies it. What is damaged or torn is noted on stderr.
+    ///
+    /// # Errors
+    /// One line: no such file or process, no region file, or damaged beyond reading.
+    pub fn open(target: &OsStr) -> Result<Recording, Failure> {
+        Recording::read(&open_file_or_pid(target).map_err(Failure::new)?)
+    }
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As [`Recording::open`].
+    pub fn open_file(path: &Path) -> Result<Recording, Failure> {
+        Recording::read(&RegionFile::open(path).map_err(Failure::new)?)
+    }
+
+    fn read(file: &RegionFile) -> Result<Recording, Failure> {
+        let snapshot = file.snapshot().map_err(Failure::new)?;
+        let shown_path = file.path().display().to_string();
+        for problem in snapshot.problems() {
+            output::note(&format!("{shown_path}: {problem}"));
+        }
+        let symbols = Symbols::new(snapshot.modules());
+        Ok(Recording { snapshot, symbols, shown_path })
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &str {
+        &self.shown_path
+    }
+
+    /// What it is about.
+    pub fn info(&self) -> &Info {
+        self.snapshot.info()
+    }
+
+    /// The program's path.
+    pub fn program(&self) -> String {
+        plain(&String::from_utf8_lossy(&self.info().executable))
+    }
+
+    /// The command line, quoted so that a shell reads it back.
+    pub fn command(&self) -> String {
+        let words = self.info().command.iter().map(|word| quote(&String::from_utf8_lossy(word)));
+        plain(&words.collect::<Vec<_>>().join(" "))
+    }
+
+    /// The frames of a stack; empty when it is not available.
+    pub fn frames(&mut self, stack: Option<WeakHandle>, tsc: Option<u64>) -> Vec<Frame> {
+        let found = stack.and_then(|weak| self.snapshot.stack(weak).ok());
+        found.map_or_else(Vec::new, |found| self.symbols.stack(&found.frames, tsc))
+    }
+
+    /// One allocation or free.
+    pub fn trace(&mut self, thread: u32, tsc: Option<u64>, stack: Option<WeakHandle>) -> Trace {
+        Trace {
+            thread,
+            seconds_ago: tsc.and_then(|tsc| self.info().seconds_ago(tsc)),
+            frames: self.frames(stack, tsc),
+        }
+    }
+
+    /// What is live: by stack, and the blocks whose stack could not be saved.
+    pub fn live(&self) -> Amount {
+        let mut live = Amount::default();
+        for stack in self.snapshot.stacks() {
+            live.count = live.count.saturating_add(stack.live.count);
+            live.bytes = live.bytes.saturating_add(stack.live.bytes);
+        }
+        live
+    }
+
+    /// What was lost.
+    pub fn lost(&self) -> Lost {
+        let counters = self.snapshot.counters();
+        let ledger = self.snapshot.ledger_counts();
+        let ring = self.snapshot.ring_stats();
+        Lost {
+            overwritten: ring.overwritten,
+            full: counters.get(Counter::SaveFull)
+                + counters.get(Counter::SaveCrowded)
+                + counters.get(Counter::SaveSaturated),
+            contended: counters.get(Counter::SaveContended),
+            truncated: counters.get(Counter::Truncated),
+            unwind_failed: counters.get(Counter::UnwindFailed),
+            live_table_full: counters.get(Counter::LiveTableFull),
+            children_unrecorded: ledger.children_unrecorded + counters.get(Counter::ChildrenUnrecorded),
+            children_removed: ledger.children_removed + counters.get(Counter::ChildrenRemoved),
+            lapped: ring.lapped,
+            unrecorded: counters.get(Counter::EventsUnrecorded) + counters.get(Counter::ForkUnrecorded),
+        }
+    }
+
+    /// Says on stderr what could not be looked up or read. For the end of a verb.
+    pub fn note_gaps(&self) {
+        for note in self.symbols.notes() {
+            output::note(note);
+        }
+        let Skipped { nodes_changed, events_torn, blocks_torn, modules_torn } = self.snapshot.skipped();
+        let skipped = nodes_changed + events_torn + blocks_torn + modules_torn;
+        if skipped > 0 {
+            output::note(&format!(
+                "{}: skipped what changed or made no sense while it was read: {nodes_changed} nodes, {events_torn} events, {blocks_torn} blocks, {modules_torn} modules",
+                self.shown_path
+            ));
+        }
+    }
+}
+
+impl Lost {
+    /// Every loss but `overwritten`, which a bounded ring always has: number and words.
+    pub fn worth_telling(&self) -> Vec<(u64, &'static str)> {
+        let all = [
+            (self.full, "stacks refused (everything held)"),
+            (self.contended, "stacks refused (contended)"),
+            (self.truncated, "stacks cut at the frame limit"),
+            (self.unwind_failed, "stacks not unwound to the end"),
+            (self.live_table_full, "live blocks without a place"),
+            (self.lapped, "events lapped in the ring"),
+            (self.unrecorded, "events not recorded"),
+            (self.children_unrecorded, "processes not recorded"),
+            (self.children_removed, "files of ended processes removed"),
+        ];
+        all.into_iter().filter(|(number, _)| *number > 0).collect()
+    }
+}
+
+/// Single quotes where a shell would change the word.
+fn quote(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quote("a-b.c"), "a-b.c");
+        assert_eq!(quote("select 1"), "'select 1'");
+        assert_eq!(quote("it's"), r"'it'\''s'");
+        assert_eq!(quote(""), "''");
+    }
+}

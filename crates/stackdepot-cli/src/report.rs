@@ -1,0 +1,180 @@
+//! The `report` verb: page_owner's list for user space, the stacks that hold memory.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde::Serialize;
+use stackdepot_region::counters::Counter;
+use stackdepot_region::format::RunState;
+use stackdepot_region::reader::snapshot::StackRecord;
+
+use crate::args::{By, ReportArguments};
+use crate::failure::Failure;
+use crate::output::Progress;
+use crate::recording::{Lost, Recording};
+use crate::symbols::Frame;
+use crate::{json, output, stacks, text};
+
+/// Stacks that a reader takes in at once.
+const DEFAULT_TOP: usize = 10;
+/// Calls of one stack in the text; JSON has all.
+const MOST_FRAMES: usize = 40;
+
+#[derive(Serialize)]
+struct Document {
+    format: u32,
+    program: String,
+    pid: u32,
+    command: String,
+    region_bytes: u64,
+    events: u64,
+    sampled: bool,
+    lost: Lost,
+    live: Live,
+    stacks: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Live {
+    count: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Row {
+    live_count: u64,
+    live_bytes: u64,
+    total_count: u64,
+    total_bytes: u64,
+    frames: Vec<Frame>,
+}
+
+/// Prints the list.
+///
+/// # Errors
+/// The recording cannot be read.
+pub fn perform(arguments: &ReportArguments) -> Result<ExitCode, Failure> {
+    let mut recording = Recording::open(&arguments.target)?;
+    let mut stacks = stacks::sorted(&recording, arguments.by);
+    let most = match (arguments.top, arguments.json) {
+        (Some(0), _) | (None, true) => usize::MAX,
+        (Some(most), _) => most,
+        (None, false) => DEFAULT_TOP,
+    };
+    if !arguments.json {
+        stacks.retain(|stack| stacks::key(stack, arguments.by).0 > 0);
+    }
+    let stack_count = stacks.len();
+    stacks.truncate(most);
+    let frames = symbolize(&mut recording, &stacks);
+    let done = if arguments.json {
+        json::print(&document(&recording, &stacks, frames))
+    } else {
+        output::print(&list(&recording, arguments.by, &stacks, &frames, stack_count))
+    };
+    recording.note_gaps();
+    done
+}
+
+fn symbolize(recording: &mut Recording, stacks: &[StackRecord]) -> Vec<Vec<Frame>> {
+    let mut progress = Progress::new("looking up names");
+    let mut frames = Vec::with_capacity(stacks.len());
+    for (index, stack) in stacks.iter().enumerate() {
+        progress.show(index, stacks.len());
+        frames.push(recording.frames(Some(stack.weak), None));
+    }
+    frames
+}
+
+fn document(recording: &Recording, stacks: &[StackRecord], frames: Vec<Vec<Frame>>) -> Document {
+    let live = recording.live();
+    let rows = stacks.iter().zip(frames).map(|(stack, frames)| Row {
+        live_count: stack.live.count,
+        live_bytes: stack.live.bytes,
+        total_count: stack.total.count,
+        total_bytes: stack.total.bytes,
+        frames,
+    });
+    Document {
+        format: json::FORMAT,
+        program: recording.program(),
+        pid: recording.info().pid,
+        command: recording.command(),
+        region_bytes: recording.info().file_bytes,
+        events: recording.snapshot.ring_stats().events,
+        sampled: recording.snapshot.is_sampled(),
+        lost: recording.lost(),
+        live: Live { count: live.count, bytes: live.bytes },
+        stacks: rows.collect(),
+    }
+}
+
+fn list(recording: &Recording, by: By, stacks: &[StackRecord], frames: &[Vec<Frame>], stack_count: usize) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "{}", title(recording));
+    write_totals(&mut text, recording);
+    let is_sampled = recording.snapshot.is_sampled();
+    for (index, (stack, frames)) in stacks.iter().zip(frames).enumerate() {
+        text.push('\n');
+        stacks::write_stack(&mut text, index + 1, stack, is_sampled, frames, MOST_FRAMES);
+    }
+    if stack_count == 0 {
+        let what = if matches!(by, By::LiveBytes | By::LiveCount) { "nothing is live" } else { "no stack is stored" };
+        let _ = writeln!(text, "\n{what}");
+    } else if stack_count > stacks.len() {
+        let more = text::counted((stack_count - stacks.len()) as u64, "stack");
+        let _ = writeln!(text, "\n{more} more: --top 0");
+    }
+    text
+}
+
+/// `sqlite3 my.db (pid 4711), ended`
+fn title(recording: &Recording) -> String {
+    let info = recording.info();
+    let state = match (info.is_running, info.state, info.signal) {
+        (true, ..) => "running".to_owned(),
+        (false, RunState::Crashed, Some(signal)) => {
+            let at = info.fault_address.map_or(String::new(), |address| format!(" at {address:#x}"));
+            format!("died from signal {signal}{at}")
+        }
+        (false, RunState::Ended, _) => "ended".to_owned(),
+        (false, ..) => "killed".to_owned(),
+    };
+    let command = recording.command();
+    let command = if command.is_empty() { recording.program() } else { command };
+    format!("{command} (pid {}), {state}", info.pid)
+}
+
+/// Live, total and lost, as `report` and the end of `run` begin.
+pub fn write_totals(text: &mut String, recording: &Recording) {
+    let live = recording.live();
+    let counters = recording.snapshot.counters();
+    let about = if recording.snapshot.is_sampled() { "~" } else { "" };
+    let _ = writeln!(
+        text,
+        "live   {about}{} in {about}{}{}",
+        text::bytes(live.bytes),
+        text::counted(live.count, "block"),
+        if recording.snapshot.is_sampled() { "  (~ estimated from a sample of the blocks)" } else { "" },
+    );
+    let _ = writeln!(
+        text,
+        "total  {} in {}, {} events",
+        text::bytes(counters.get(Counter::AllocBytes)),
+        text::counted(counters.get(Counter::Allocs), "block"),
+        text::count(recording.snapshot.ring_stats().events),
+    );
+    let wrong = [
+        (Counter::DoubleFree, "blocks freed twice"),
+        (Counter::InvalidFree, "frees of what is no block"),
+        (Counter::MismatchedFree, "blocks freed by the wrong function"),
+    ];
+    write_numbers(text, "wrong", wrong.map(|(counter, words)| (counters.get(counter), words)).into_iter().filter(|(number, _)| *number > 0));
+    write_numbers(text, "lost ", recording.lost().worth_telling().into_iter());
+}
+
+fn write_numbers(text: &mut String, label: &str, numbers: impl Iterator<Item = (u64, &'static str)>) {
+    for (number, words) in numbers {
+        let _ = writeln!(text, "{label}  {} {words}", text::count(number));
+    }
+}

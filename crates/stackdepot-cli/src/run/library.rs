@@ -1,0 +1,171 @@
+//! Puts the embedded preload library where the program's loader can map it.
+//!
+//! The library is written under a name that says its content into a private directory that
+//! permits exec, through a temporary name, and compared byte for byte before it is used again: a
+//! file that somebody else could have written is never preloaded. Two runs at once end with the
+//! same file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as rfs, AtFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::process::{geteuid, getpid};
+
+use crate::failure::{CANNOT_RECORD, Failure};
+
+/// The library that build.rs built.
+const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libstackdepot_preload.so"));
+
+/// Writes the library, or finds it written, and answers its path.
+///
+/// # Errors
+/// One line with what every candidate directory failed of.
+pub fn extract() -> Result<PathBuf, Failure> {
+    let name = format!("libstackdepot-{:016x}.so", digest(LIBRARY));
+    let mut refusals = Vec::new();
+    for directory in candidates() {
+        match place(&directory, &name) {
+            Ok(path) => return Ok(path),
+            Err(error) => refusals.push(format!("{}: {error}", directory.display())),
+        }
+    }
+    Err(Failure::with_status(
+        CANNOT_RECORD,
+        format_args!(
+            "no private directory for the preload library ({}); set XDG_RUNTIME_DIR to a directory of yours that permits exec",
+            refusals.join("; ")
+        ),
+    ))
+}
+
+/// Directories to try, the ones that nobody else can write beside first.
+fn candidates() -> Vec<PathBuf> {
+    let uid = geteuid().as_raw();
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let mut directories: Vec<PathBuf> = Vec::new();
+    directories.extend(variable("XDG_RUNTIME_DIR").map(|path| path.join("stackdepot")));
+    directories.extend(cache.map(|path| path.join("stackdepot")));
+    directories.push(format!("/dev/shm/stackdepot-{uid}/lib").into());
+    directories.push(format!("/tmp/stackdepot-{uid}").into());
+    directories
+}
+
+fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
+    let path = directory.join(name);
+    let text = path.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+    if text.contains(|c: char| c == ':' || c == '$' || c.is_whitespace()) {
+        return Err(io::Error::other("LD_PRELOAD cannot name a path with spaces, ':' or '$'"));
+    }
+    let handle = open_private(directory)?;
+    let mount = rfs::fstatvfs(&handle)?;
+    if mount.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        return Err(io::Error::other("mounted noexec"));
+    }
+    if !is_in_place(&handle, name) {
+        write(&handle, name)?;
+    }
+    Ok(path)
+}
+
+/// Opens a directory of mode 0700 that is ours, creating it where it is missing.
+pub fn open_private(directory: &Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::DirBuilderExt;
+    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        // A dangling link or a file in its place: the open below says which.
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return Err(error);
+        }
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let handle = rfs::open(directory, flags, Mode::empty())?;
+    let stat = rfs::fstat(&handle)?;
+    if stat.st_uid != geteuid().as_raw() {
+        return Err(io::Error::other("belongs to another user"));
+    }
+    if stat.st_mode & 0o077 != 0 {
+        rfs::fchmod(&handle, Mode::RWXU)?;
+    }
+    Ok(handle)
+}
+
+/// Whether exactly our bytes lie there, in a file that only we can write.
+fn is_in_place(directory: &OwnedFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = rfs::openat(directory, name, flags, Mode::empty()) else { return false };
+    let Ok(stat) = rfs::fstat(&file) else { return false };
+    let is_file = stat.st_mode & 0o170_000 == 0o100_000;
+    let is_private = stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0;
+    if !is_file || !is_private || u64::try_from(stat.st_size) != Ok(LIBRARY.len() as u64) {
+        return false;
+    }
+    let mut content = Vec::with_capacity(LIBRARY.len());
+    File::from(file).read_to_end(&mut content).is_ok() && content == LIBRARY
+}
+
+fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
+    // The pid is ours alone while we live; what a killed run left under it goes first.
+    let temporary = format!(".{name}.{}", getpid().as_raw_nonzero());
+    let _ = rfs::unlinkat(directory, &temporary, AtFlags::empty());
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rfs::openat(directory, &temporary, flags, Mode::RWXU)?;
+    let written = File::from(file).write_all(LIBRARY);
+    let placed = written.and_then(|()| Ok(rfs::renameat(directory, &temporary, directory, name)?));
+    if placed.is_err() {
+        let _ = rfs::unlinkat(directory, &temporary, AtFlags::empty());
+    }
+    placed
+}
+
+/// FNV-1a: a name for the content, not a proof of it (the content itself is compared).
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("stackdepot-test-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_changed_library_is_written_anew() {
+        let directory = scratch("changed");
+        let path = place(&directory, "lib.so").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), LIBRARY);
+        let mut forged = LIBRARY.to_vec();
+        *forged.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &forged).unwrap();
+        place(&directory, "lib.so").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), LIBRARY);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn an_open_directory_is_made_private_and_a_link_is_refused() {
+        let directory = scratch("open");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
+        place(&directory, "lib.so").unwrap();
+        assert_eq!(std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        let link = scratch("link");
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        assert!(place(&link, "lib.so").is_err());
+        std::fs::remove_file(&link).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_ld_preload_cannot_name_is_refused() {
+        assert!(place(&scratch("with space"), "lib.so").is_err());
+    }
+}

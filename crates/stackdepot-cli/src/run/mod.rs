@@ -1,0 +1,147 @@
+//! The `run` verb: a program under the recorder, as if it had been started without us.
+//!
+//! In order: `preflight` (can it be recorded?), `library` (the preload library on disk), `place`
+//! (where the files go), `signals` (passed on), and at the end `summary`. The program keeps our
+//! stdin, stdout, stderr and working directory; its exit status becomes ours.
+
+mod library;
+mod place;
+mod preflight;
+mod signals;
+mod summary;
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+
+use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, setrlimit, waitid};
+use stackdepot_region::format::MAX_FILE_BYTES;
+use stackdepot_region::plan::MIN_FILE_BYTES;
+
+use crate::args::{RunArguments, parse_bytes};
+use crate::failure::{CANNOT_RECORD, Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::text::bytes;
+use place::Place;
+use preflight::Program;
+use signals::Forwarder;
+
+pub use preflight::reason;
+
+/// The first process gets half, and no file is smaller than `MIN_FILE_BYTES`.
+const LEAST_RUN_BYTES: u64 = 2 * MIN_FILE_BYTES as u64;
+
+/// Runs the program and answers its exit status.
+///
+/// # Errors
+/// The program cannot be recorded or started; the statuses are those of env(1).
+pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
+    let total_bytes = check_bytes(&arguments.bytes)?;
+    let (name, rest) = arguments.command.split_first().ok_or_else(|| refuse("no program given"))?;
+    let program = preflight::inspect(name)?;
+    let library = library::extract()?;
+    let forwarder = Forwarder::start().map_err(|error| refuse(format_args!("cannot handle signals: {}", reason(&error))))?;
+    let place = Place::prepare(arguments.output.as_deref(), total_bytes)?;
+    for note in &program.notes {
+        summary::note(note);
+    }
+    let mut command = command(&program, name, rest);
+    command
+        .env("LD_PRELOAD", preload_list(library.as_os_str(), std::env::var_os("LD_PRELOAD")))
+        .env("STACKDEPOT_RUN", place.first())
+        .env("STACKDEPOT_BYTES", total_bytes.to_string());
+    let child = command.spawn().map_err(|error| {
+        place.remove_directory();
+        let status = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
+        Failure::with_status(status, format_args!("cannot run {}: {}", program.path.display(), reason(&error)))
+    })?;
+    let pid = child.id();
+    let status = wait(child, forwarder)?;
+    let settled = place.settle(pid);
+    if !arguments.quiet {
+        summary::print(&settled);
+    }
+    Ok(exit_as(status))
+}
+
+fn refuse(line: impl std::fmt::Display) -> Failure {
+    Failure::with_status(CANNOT_RECORD, line)
+}
+
+fn check_bytes(text: &str) -> Result<u64, Failure> {
+    let total = parse_bytes(text).map_err(|line| refuse(format_args!("--bytes: {line}")))?;
+    if total < LEAST_RUN_BYTES {
+        return Err(refuse(format_args!("--bytes {text} is too small: a run takes at least {}", bytes(LEAST_RUN_BYTES))));
+    }
+    if total > MAX_FILE_BYTES {
+        return Err(refuse(format_args!("--bytes {text} is too large: a run takes at most {}", bytes(MAX_FILE_BYTES))));
+    }
+    Ok(total)
+}
+
+/// The program as the user named it; a script without `#!` goes to the shell, as execvp(3) does.
+fn command(program: &Program, name: &OsStr, rest: &[OsString]) -> Command {
+    if program.needs_shell {
+        let mut command = Command::new("/bin/sh");
+        command.arg(&program.path).args(rest);
+        return command;
+    }
+    let mut command = Command::new(&program.path);
+    command.arg0(name).args(rest);
+    command
+}
+
+/// Ours first, so that it is the one that the program's calls reach.
+fn preload_list(library: &OsStr, old: Option<OsString>) -> OsString {
+    let mut list = library.to_owned();
+    if let Some(old) = old.filter(|old| !old.is_empty()) {
+        list.push(":");
+        list.push(old);
+    }
+    list
+}
+
+/// Waits for the program. It is reaped only after the forwarder stopped using its pid.
+fn wait(mut child: Child, forwarder: Forwarder) -> Result<ExitStatus, Failure> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        forwarder.started(pid);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        while waitid(WaitId::Pid(pid), options) == Err(rustix::io::Errno::INTR) {}
+    }
+    forwarder.finish();
+    child.wait().map_err(|error| refuse(format_args!("cannot wait for the program: {}", reason(&error))))
+}
+
+/// Exits as the program did; a program that died from a signal is followed by the same signal.
+fn exit_as(status: ExitStatus) -> ExitCode {
+    if let Some(signal) = status.signal() {
+        // The program left its core, if any; ours would only overwrite it.
+        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: None });
+        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        // Does not come back, but for signals that it does not know (real-time ones).
+        let _ = signal_hook::low_level::emulate_default_handler(signal);
+        return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
+    }
+    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_library_comes_before_an_old_one() {
+        let list = preload_list(OsStr::new("/a.so"), Some("/b.so:/c.so".into()));
+        assert_eq!(list, "/a.so:/b.so:/c.so");
+        assert_eq!(preload_list(OsStr::new("/a.so"), Some("".into())), "/a.so");
+        assert_eq!(preload_list(OsStr::new("/a.so"), None), "/a.so");
+    }
+
+    #[test]
+    fn absurd_sizes_name_the_limit() {
+        assert!(check_bytes("4K").unwrap_err().message.contains("at least 1 MiB"));
+        assert!(check_bytes("9999999G").unwrap_err().message.contains("at most 64 GiB"));
+        assert!(check_bytes("x").unwrap_err().message.contains("no size"));
+        assert_eq!(check_bytes("64M").unwrap(), 64 << 20);
+    }
+}
