@@ -14,13 +14,14 @@ type Findings = Vec<String>;
 
 /// Runs every rule; `Ok(false)` when one found something.
 pub fn run(house: &House) -> Answer<bool> {
-    let rules: [(&str, Answer<Findings>); 8] = [
+    let rules: [(&str, Answer<Findings>); 9] = [
         ("format", tool(house, &["fmt", "--all", "--check"], &[])),
         ("clippy", clippy(house)),
         ("documentation", documentation(house)),
         ("layers", layers::findings(house)),
         ("file sizes", text::sizes(house)),
         ("orderings", text::orderings(house)),
+        ("invariants", text::invariants(house)),
         ("machine paths", text::paths(house)),
         ("licences", text::licences(house)),
     ];

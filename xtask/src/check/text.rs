@@ -112,6 +112,63 @@ fn orders(code: &str) -> bool {
             .any(|word| matches!(word, "Acquire" | "Release" | "AcqRel" | "SeqCst"))
 }
 
+/// Numbered invariants: ARCHITECTURE.md's table, the files that own them and the comments that cite
+/// them must agree.
+pub fn invariants(house: &House) -> Answer<Findings> {
+    let mut findings = Findings::new();
+    let page = read(house, "ARCHITECTURE.md")?;
+    let owned: Vec<(&str, &str)> = page.lines().filter_map(table_row).collect();
+    for (number, file) in &owned {
+        let text = read(house, file).unwrap_or_default();
+        if !text.contains(&format!("INVARIANT {number}:")) {
+            findings.push(format!(
+                "ARCHITECTURE.md: {file} does not state INVARIANT {number}"
+            ));
+        }
+    }
+    for file in files(house, &["rs"])? {
+        if file.starts_with("xtask/") {
+            continue;
+        }
+        for (index, line) in read(house, &file)?.lines().enumerate() {
+            for number in line.split("INVARIANT ").skip(1).map(first_word) {
+                let place = format!("{file}:{}", index + 1);
+                let known = owned.iter().find(|(other, _)| *other == number);
+                match known {
+                    None => findings.push(format!(
+                        "{place}: INVARIANT {number} is not in ARCHITECTURE.md"
+                    )),
+                    Some((_, owner))
+                        if line.contains(&format!("INVARIANT {number}:")) && *owner != file =>
+                    {
+                        findings.push(format!(
+                            "{place}: states INVARIANT {number}, which {owner} owns"
+                        ));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// `| number | text | `file` |` of the table of invariants.
+fn table_row(line: &str) -> Option<(&str, &str)> {
+    let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+    let [number, _, file] = cells[..] else {
+        return None;
+    };
+    let is_number = number.ends_with(|c: char| c.is_ascii_digit());
+    is_number.then_some((number, file.trim_matches('`')))
+}
+
+fn first_word(text: &str) -> &str {
+    text.split(|c: char| !c.is_alphanumeric())
+        .next()
+        .unwrap_or_default()
+}
+
 /// Paths of somebody's machine in any tracked file.
 pub fn paths(house: &House) -> Answer<Findings> {
     let mut findings = Findings::new();
