@@ -6,8 +6,8 @@
 //!
 //! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
 //! `expression`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
-//! modules), `gate` (against `dlclose`), `threads` (what a thread remembers), `step`, then this
-//! file.
+//! modules), `gate` (against `dlclose`), `step`, `memo` (the last
+//! stack), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,6 +15,7 @@ pub mod cache;
 mod expression;
 pub mod gate;
 pub mod known;
+mod memo;
 mod modules;
 pub mod rule;
 pub mod stack;
@@ -27,8 +28,9 @@ pub use stack::forget_all as forget_stacks;
 pub use step::Registers;
 pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
+use memo::Recall;
 use stack::{StackRange, StackReader};
-use step::{Step, Stepper};
+use step::{Step, Stepped, Stepper};
 
 /// Frames per stack unless configured otherwise.
 pub const FRAME_LIMIT: usize = 256;
@@ -131,38 +133,97 @@ pub fn fork_child(kept: Option<ThreadSlot>) {
 /// Takes the stack that starts at `registers` (the hook's caller) into `out`, innermost
 /// frame first; values are return addresses as they lie on the stack.
 ///
-/// Wait-free: at most `out.len()` steps, no lock, no allocation. Registers may be garbage:
-/// then the walk ends early.
+/// Wait-free: at most `out.len()` steps and copies, no lock, no allocation. Registers may be
+/// garbage: then the walk ends early. `thread` is the calling thread's own slot.
 pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]) -> Walk {
-    let mut entered = thread.and_then(threads::enter);
-    let known = entered
-        .as_mut()
-        .map_or(StackRange::EMPTY, |memory| memory.known_range(registers.sp));
-    let mut stepper = Stepper::new(StackReader::new(registers.sp, known), gate::epoch());
-    let mut frame = registers;
+    let epoch = gate::epoch();
+    let Some(mut entered) = thread.and_then(threads::enter) else {
+        let mut stepper = Stepper::new(StackReader::new(registers.sp, StackRange::EMPTY), epoch);
+        return unwind(&mut stepper, registers, None, out);
+    };
+    let known = entered.memory.known_range(registers.sp);
+    let mut stepper = Stepper::new(StackReader::new(registers.sp, known), epoch);
+    let recall = entered
+        .memo
+        .as_deref_mut()
+        .map(|memo| Recall::new(memo, &stepper.stack, registers.sp, epoch));
+    let walk = unwind(&mut stepper, registers, recall, out);
+    if stepper.is_straight() {
+        entered.memory.keep_range(known, stepper.stack.range());
+    }
+    walk
+}
+
+/// Walks until the end, the limit, or a frame that cannot be left.
+fn unwind(
+    stepper: &mut Stepper,
+    registers: Registers,
+    mut recall: Option<Recall<'_>>,
+    out: &mut [u64],
+) -> Walk {
+    let mut frame = Stepped {
+        caller: registers,
+        bp_at: 0,
+        cfa_at: 0,
+    };
     let mut frame_count = 0;
+    let mut reused_count = 0;
     let end = loop {
-        let Some(place) = out.get_mut(frame_count) else {
+        let Some(rest) = out.get_mut(frame_count..).filter(|rest| !rest.is_empty()) else {
             break End::LimitReached;
         };
-        *place = frame.ip;
-        frame_count += 1;
-        match stepper.step(&frame) {
-            Step::Caller(stepped) => frame = stepped.caller,
+        if let Some(recall) = meet(&mut recall, stepper, &frame.caller, reused_count) {
+            (reused_count, frame.caller) = recall.copy_kept(rest);
+            frame_count += reused_count;
+            if reused_count < recall.kept_count() {
+                break End::LimitReached;
+            }
+        } else {
+            if let Some(place) = rest.first_mut() {
+                *place = frame.caller.ip;
+            }
+            frame_count += 1;
+            note(&mut recall, stepper, &frame, reused_count);
+        }
+        match stepper.step(&frame.caller) {
+            Step::Caller(stepped) => frame = stepped,
             Step::End => break End::Complete,
             Step::Failed(truncation) => break End::Truncated(truncation),
         }
     };
-    if let Some(memory) = entered.as_mut()
-        && stepper.is_straight()
-    {
-        memory.keep_range(known, stepper.stack.range());
-    }
+    let (is_recorded, shared_suffix_count) = recall.map_or((false, 0), |recall| recall.finish(end));
     Walk {
         frame_count,
         end,
-        reused_count: 0,
-        shared_suffix_count: 0,
-        is_recorded: false,
+        reused_count,
+        shared_suffix_count,
+        is_recorded,
+    }
+}
+
+/// The memo, if it knows the rest of the walk from `frame` on: once per walk, and never from
+/// an interrupted frame, whose `ip` is not a return address.
+#[inline]
+fn meet<'a, 'm>(
+    recall: &'a mut Option<Recall<'m>>,
+    stepper: &Stepper,
+    frame: &Registers,
+    reused_count: usize,
+) -> Option<&'a Recall<'m>> {
+    let recall = recall.as_mut()?;
+    let is_met = reused_count == 0 && !stepper.is_interrupted() && recall.meets(frame);
+    is_met.then_some(recall)
+}
+
+/// Tells the memo of a frame that was unwound.
+#[inline]
+fn note(recall: &mut Option<Recall<'_>>, stepper: &Stepper, frame: &Stepped, reused_count: usize) {
+    let Some(recall) = recall else { return };
+    if reused_count != 0 {
+        recall.discard();
+    } else if stepper.is_straight() {
+        recall.add(frame);
+    } else {
+        recall.stop_recording();
     }
 }

@@ -31,8 +31,9 @@ static STACKS_EPOCH: AtomicU64 = AtomicU64::new(1);
 pub fn init(stack_end: u64, limit_bytes: u64) {
     let end = stack_end.saturating_add(PAGE_BYTES - 1) & !(PAGE_BYTES - 1);
     // The kernel keeps this much address space free below the stack; an unlimited stack puts
-    // the mappings elsewhere altogether.
-    MAIN_BYTES.store(limit_bytes.min(1 << 30), Ordering::Relaxed);
+    // the mappings elsewhere altogether. Arguments and environment, up to a quarter of the
+    // limit, lie above `stack_end` but count towards it.
+    MAIN_BYTES.store((limit_bytes / 4 * 3).min(1 << 30), Ordering::Relaxed);
     // ORDERING: Release, with the Acquire in `StackRange::around`: carries MAIN_BYTES.
     MAIN_END.store(end, Ordering::Release);
 }
@@ -137,11 +138,21 @@ impl StackReader {
         Some(unsafe { core::ptr::read_volatile(address as *const u64) })
     }
 
+    /// The word at `address` if it lies in what is known already; asks nobody.
+    #[inline]
+    pub fn read_known(&self, address: u64) -> Option<u64> {
+        if address & 7 != 0 || !self.range.contains(address) {
+            return None;
+        }
+        // SAFETY: as in `read`.
+        Some(unsafe { core::ptr::read_volatile(address as *const u64) })
+    }
+
     /// Tries to make `address` part of the range, or to make a new range around it.
     #[cold]
     #[inline(never)]
     fn learn(&mut self, address: u64) -> bool {
-        if address < PAGE_BYTES || address >= ADDRESS_LIMIT {
+        if !(PAGE_BYTES..ADDRESS_LIMIT).contains(&address) {
             return false;
         }
         let page = address & !(PAGE_BYTES - 1);

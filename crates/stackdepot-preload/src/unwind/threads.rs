@@ -8,12 +8,15 @@
 
 #![allow(unsafe_code)] // hands out exclusive access to pool cells under a flag
 
+use super::memo::Memo;
 use super::stack::{StackRange, stacks_epoch};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 /// Threads that can hold a slot at once; others unwind without memory of their own.
 pub const SLOT_COUNT: usize = 4096;
+/// Memos; threads that find none left unwind in full.
+pub const MEMO_COUNT: usize = 256;
 const RANGE_COUNT: usize = 4;
 
 const FREE: u32 = 0;
@@ -24,15 +27,18 @@ const ENTERED: u32 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadSlot(u32);
 
-/// What a slot holds, under its flag.
+/// What a slot holds, under its flag. All zeros is a valid, empty one.
 #[derive(Debug)]
 pub struct ThreadMemory {
+    /// Index of the thread's memo + 1; 0: none.
+    memo: u32,
     ranges: [StackRange; RANGE_COUNT],
     next_range: usize,
     stacks_epoch: u64,
 }
 
 const NOTHING: ThreadMemory = ThreadMemory {
+    memo: 0,
     ranges: [StackRange::EMPTY; RANGE_COUNT],
     next_range: 0,
     stacks_epoch: 0,
@@ -44,9 +50,14 @@ struct Slot {
     memory: UnsafeCell<ThreadMemory>,
 }
 
-// SAFETY: `memory` is touched only by who moved `flag` from IDLE to ENTERED (or holds the
-// claim of a slot not yet handed out).
+// SAFETY: `memory` is touched only by who moved `flag` from FREE or IDLE to ENTERED.
 unsafe impl Sync for Slot {}
+
+struct MemoCell(UnsafeCell<Memo>);
+
+// SAFETY: a memo belongs to the slot that claimed its flag in MEMO_FLAGS, and is touched only
+// under that slot's flag.
+unsafe impl Sync for MemoCell {}
 
 static SLOTS: [Slot; SLOT_COUNT] = [const {
     Slot {
@@ -54,48 +65,80 @@ static SLOTS: [Slot; SLOT_COUNT] = [const {
         memory: UnsafeCell::new(NOTHING),
     }
 }; SLOT_COUNT];
+static MEMOS: [MemoCell; MEMO_COUNT] =
+    [const { MemoCell(UnsafeCell::new(Memo::EMPTY)) }; MEMO_COUNT];
+static MEMO_FLAGS: [AtomicU32; MEMO_COUNT] = [const { AtomicU32::new(FREE) }; MEMO_COUNT];
 /// Where the next search for a free slot starts.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Claims a slot for the calling thread; `None` when all are taken.
+/// Claims a slot for the calling thread; `None` when all are taken. To be released by [`end`]
+/// at the thread's end.
 pub fn begin() -> Option<ThreadSlot> {
     let first = NEXT.fetch_add(1, Ordering::Relaxed);
     for step in 0..SLOT_COUNT as u32 {
         let index = first.wrapping_add(step) % SLOT_COUNT as u32;
         let slot = SLOTS.get(index as usize)?;
-        // ORDERING: Acquire, with the Release in `end`: the former owner's writes are done.
-        let claim = slot
-            .flag
-            .compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed);
-        if claim.is_ok() {
-            // SAFETY: the flag is ENTERED by us.
-            unsafe { *slot.memory.get() = NOTHING };
-            // ORDERING: Release, with the Acquire in `enter`.
-            slot.flag.store(IDLE, Ordering::Release);
-            return Some(ThreadSlot(index));
+        if !claim(&slot.flag) {
+            continue;
         }
+        let memory = ThreadMemory {
+            memo: claim_memo(),
+            ..NOTHING
+        };
+        // SAFETY: the flag is ENTERED by us.
+        unsafe { *slot.memory.get() = memory };
+        // ORDERING: Release, with the Acquire in `enter`.
+        slot.flag.store(IDLE, Ordering::Release);
+        return Some(ThreadSlot(index));
     }
     None
 }
 
-/// Releases a slot at the end of its thread.
-pub fn end(slot: ThreadSlot) {
-    if let Some(slot) = SLOTS.get(slot.0 as usize) {
-        // ORDERING: Release, with the Acquire in `begin`.
-        slot.flag.store(FREE, Ordering::Release);
+fn claim(flag: &AtomicU32) -> bool {
+    // ORDERING: Acquire, with the Release in `end`: the former owner's writes are done.
+    flag.load(Ordering::Relaxed) == FREE
+        && flag
+            .compare_exchange(FREE, ENTERED, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+}
+
+/// Claims and clears a memo; answers its index + 1, or 0.
+fn claim_memo() -> u32 {
+    let Some(index) = MEMO_FLAGS.iter().position(claim) else {
+        return 0;
+    };
+    if let Some(memo) = MEMOS.get(index) {
+        // SAFETY: its flag is ours.
+        unsafe { (*memo.0.get()).clear() };
     }
+    index as u32 + 1
+}
+
+/// Releases a slot, and its memo, at the end of its thread.
+pub fn end(slot: ThreadSlot) {
+    let Some(slot) = SLOTS.get(slot.0 as usize) else {
+        return;
+    };
+    if slot.flag.load(Ordering::Relaxed) == FREE {
+        return;
+    }
+    // SAFETY: only the slot's own thread comes here, and its captures are over: one that is
+    // still marked as entered was abandoned (by siglongjmp) and never resumes.
+    let memo = unsafe { (*slot.memory.get()).memo };
+    if let Some(flag) = MEMO_FLAGS.get((memo as usize).wrapping_sub(1)) {
+        // ORDERING: Release, with the Acquire in `claim`.
+        flag.store(FREE, Ordering::Release);
+    }
+    // ORDERING: Release, with the Acquire in `claim`.
+    slot.flag.store(FREE, Ordering::Release);
 }
 
 /// In the child of a fork: frees the slots of all threads but the one that goes on.
 pub fn keep_only(kept: Option<ThreadSlot>) {
-    for (index, slot) in SLOTS.iter().enumerate() {
-        if slot.flag.load(Ordering::Relaxed) == FREE {
-            continue;
+    for index in 0..SLOT_COUNT as u32 {
+        if kept != Some(ThreadSlot(index)) {
+            end(ThreadSlot(index));
         }
-        let is_kept = kept.is_some_and(|kept| kept.0 as usize == index);
-        // The child has one thread, so no order is needed.
-        slot.flag
-            .store(if is_kept { IDLE } else { FREE }, Ordering::Relaxed);
     }
 }
 
@@ -103,10 +146,13 @@ pub fn keep_only(kept: Option<ThreadSlot>) {
 #[derive(Debug)]
 pub struct Entered {
     flag: &'static AtomicU32,
-    memory: &'static mut ThreadMemory,
+    /// The ranges.
+    pub memory: &'static mut ThreadMemory,
+    /// The memo, if this thread has one.
+    pub memo: Option<&'static mut Memo>,
 }
 
-/// Enters the slot, unless this thread is inside already.
+/// Enters the calling thread's slot, unless this thread is inside already.
 #[inline]
 pub fn enter(slot: ThreadSlot) -> Option<Entered> {
     let slot = SLOTS.get(slot.0 as usize)?;
@@ -117,11 +163,17 @@ pub fn enter(slot: ThreadSlot) -> Option<Entered> {
         return None;
     }
     slot.flag.store(ENTERED, Ordering::Relaxed);
+    // A handler must find the flag set before we touch what it guards.
+    compiler_fence(Ordering::SeqCst);
     // SAFETY: the flag was IDLE and is ENTERED by us; it goes back only when `Entered` drops.
     let memory = unsafe { &mut *slot.memory.get() };
+    let memo = MEMOS.get((memory.memo as usize).wrapping_sub(1));
+    // SAFETY: the memo belongs to this slot, whose flag we hold.
+    let memo = memo.map(|memo| unsafe { &mut *memo.0.get() });
     Some(Entered {
         flag: &slot.flag,
         memory,
+        memo,
     })
 }
 
@@ -129,19 +181,6 @@ impl Drop for Entered {
     fn drop(&mut self) {
         // ORDERING: Release, with the Acquire in `enter`.
         self.flag.store(IDLE, Ordering::Release);
-    }
-}
-
-impl core::ops::Deref for Entered {
-    type Target = ThreadMemory;
-    fn deref(&self) -> &ThreadMemory {
-        self.memory
-    }
-}
-
-impl core::ops::DerefMut for Entered {
-    fn deref_mut(&mut self) -> &mut ThreadMemory {
-        self.memory
     }
 }
 

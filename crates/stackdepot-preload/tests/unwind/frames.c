@@ -200,11 +200,16 @@ void run_in_handler(struct tree *tree, int depth, int flags)
     KEEP(place);
 }
 
+int plain_recursion(void (*probe)(void *), void *data, int depth);
+
+/* Through memory, so that the compiler does not unroll the recursion. */
+static int (*volatile recurse)(void (*)(void *), void *, int) = plain_recursion;
+
 int plain_recursion(void (*probe)(void *), void *data, int depth)
 {
     int result = 0;
     if (depth > 0)
-        result = plain_recursion(probe, data, depth - 1) + 1;
+        result = recurse(probe, data, depth - 1) + 1;
     else
         probe(data);
     KEEP(result);

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use stackdepot_preload::unwind::{self, FRAME_LIMIT, Registers};
 
 use crate::frames;
-use crate::probe::prepare;
+use crate::probe::{alone, prepare};
 
 /// Random walks per run.
 const WALK_COUNT: u64 = 2_000_000;
@@ -30,7 +30,17 @@ impl Random {
         match self.next() % 8 {
             0 => self.next(),
             1 => self.next() >> 17,
-            2 => self.pick(&[0, 1, 7, 8, 4096, 1 << 47, (1 << 47) - 8, u64::MAX, u64::MAX - 7]),
+            2 => self.pick(&[
+                0,
+                1,
+                7,
+                8,
+                4096,
+                1 << 47,
+                (1 << 47) - 8,
+                u64::MAX,
+                u64::MAX - 7,
+            ]),
             3 => self.pick(near),
             4 => self.pick(near).wrapping_add(self.next() % 65536),
             5 => self.pick(near).wrapping_sub(self.next() % 65536),
@@ -63,10 +73,14 @@ unsafe extern "C" fn collect_at(data: *mut c_void, entry_sp: *const u64, bp: u64
 
 #[test]
 fn garbage_registers_never_crash() {
+    let _alone = alone();
     prepare();
     // On a thread, so that its guard page lies near the stack.
     let thread = std::thread::spawn(|| {
-        let mut collected = Collected { ips: vec![], places: vec![] };
+        let mut collected = Collected {
+            ips: vec![],
+            places: vec![],
+        };
         let mut tree = crate::Tree {
             probe: collect,
             data: (&raw mut collected).cast(),
@@ -79,7 +93,9 @@ fn garbage_registers_never_crash() {
         collected.ips.sort_unstable();
         collected.ips.dedup();
         let heap = vec![0_u64; 512];
-        collected.places.extend([heap.as_ptr() as u64, (&raw const heap) as u64]);
+        collected
+            .places
+            .extend([heap.as_ptr() as u64, (&raw const heap) as u64]);
         collected.places.extend(environment_address());
         let mut random = Random(0x1234_5678_9abc_def1);
         let slot = unwind::thread_begin();
