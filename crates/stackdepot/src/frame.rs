@@ -258,7 +258,7 @@ mod tests {
     fn unrelated_words_are_wide_and_leave_the_table_alone() {
         let cells = table();
         let table = WindowTable(&cells);
-        let run: Run = core::array::from_fn(|position| (position as u64 + 1) * 0x9e37_79b9_7f4a_7c15);
+        let run: Run = core::array::from_fn(|position| (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         assert_eq!(table.encode(&run, RUN_FRAMES).windows, None);
         assert_eq!(table.cell(0), 0);
     }

@@ -62,7 +62,7 @@ pub(crate) struct Pair<'r> {
 /// The upper half of a 32x32-bit product: scales a hash to `0..count` without a division.
 #[inline]
 const fn scale(hash: u32, count: u32) -> u32 {
-    (hash as u64 * count as u64 >> 32) as u32
+    ((hash as u64 * count as u64) >> 32) as u32
 }
 
 #[inline]
@@ -85,11 +85,12 @@ impl Bucket {
     /// A bit per cell that holds a committed entry with the hash's fingerprint.
     #[inline]
     pub fn matches(&self, hash: u64) -> u32 {
+        let committed = hash & Entry::FINGERPRINT;
         let mut mask = 0;
         for (position, cell) in self.cells.iter().enumerate() {
             // ORDERING: Relaxed: only a filter; `entry` reads the cell again.
             let value = cell.load(Ordering::Relaxed);
-            mask |= u32::from((value ^ hash) & (Entry::FINGERPRINT | Entry::TENTATIVE) == 0) << position;
+            mask |= u32::from((value ^ committed) & (Entry::FINGERPRINT | Entry::TENTATIVE) == 0) << position;
         }
         mask
     }

@@ -71,12 +71,11 @@ impl<'f> Stack<'f> {
     /// The prefix hash at every level, root first.
     pub fn hashes(&self, hasher: &Hasher, hashes: &mut [u64]) {
         let mut hash = hasher.start(self.is_cut);
-        let mut places = hashes.iter_mut();
-        for (place, run) in (&mut places).zip(self.full.iter().rev()) {
+        for (place, run) in hashes.iter_mut().zip(self.full.iter().rev()) {
             hash = hasher.full(hash, run);
             *place = hash;
         }
-        if let (Some(place), true) = (places.next(), self.tail_length != 0) {
+        if let (Some(place), true) = (hashes.get_mut(self.full.len()), self.tail_length != 0) {
             *place = hasher.partial(hash, &self.tail, self.tail_length);
         }
     }

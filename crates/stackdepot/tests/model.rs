@@ -1,0 +1,343 @@
+//! Random operations against a naive twin: a map from weak handles to vectors of frames.
+//!
+//! The twin knows what was saved, what is held and what was added to payloads, and nothing
+//! about nodes, slots or hashes. Whatever the depot answers must agree with it; what the
+//! depot may choose (what it evicts) is checked against the holds. Five configurations; the
+//! tiny one is full, evicts, stores wide and wears slots out all the time.
+#![cfg(not(loom))]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
+
+use std::collections::{HashMap, HashSet};
+
+use stackdepot::{Config, Depot, Handle, HoldError, Line, SaveError, Tick, WeakHandle};
+
+/// SplitMix64: the tests repeat exactly.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word ^ word >> 31
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+}
+
+/// A stack as the twin keeps it: the frames that a fetch must answer.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Kept {
+    frames: Vec<u64>,
+    is_cut: bool,
+}
+
+struct Record {
+    kept: Kept,
+    references: u64,
+    lease: Option<Tick>,
+    payload: [u64; 4],
+}
+
+struct Twin<'r> {
+    depot: Depot<'r>,
+    config: Config,
+    random: Random,
+    records: HashMap<WeakHandle, Record>,
+    newest: HashMap<Kept, WeakHandle>,
+    held: Vec<(WeakHandle, Handle)>,
+    added: [u64; 4],
+    answered_full: u64,
+    cut_saves: u64,
+}
+
+impl Twin<'_> {
+    fn is_held(&self, record: &Record) -> bool {
+        let now = self.depot.now();
+        record.references > 0 || record.lease.is_some_and(|from| !from.is_over(now, self.config.lease_ticks))
+    }
+
+    /// Stacks that share outer frames, in a few windows; sometimes words that are no addresses.
+    fn random_stack(&mut self, variety: usize) -> Vec<u64> {
+        let depth = match self.random.below(10) {
+            0 => 10,
+            1 => 20,
+            2 => 1 + self.random.below(3),
+            3 => 1 + self.random.below(self.config.max_frames as usize * 2),
+            _ => 1 + self.random.below(40),
+        };
+        if self.random.below(12) == 0 {
+            let seed = self.random.below(variety) as u64;
+            let mut words = Random(seed);
+            return (0..depth.min(24)).map(|index| if index % 7 == 3 { [0, u64::MAX][index & 1] } else { words.next() }).collect();
+        }
+        let mut frames = Vec::new();
+        let mut node = 0u64;
+        for level in 0..depth {
+            let branches = if level % 5 == 4 { variety.min(4) } else { 1 };
+            node = node.wrapping_mul(31).wrapping_add(self.random.below(branches) as u64 + level as u64);
+            let window = if node.is_multiple_of(3) { 0x5555 } else { 0x7fff };
+            frames.push(window << 32 | (node.wrapping_mul(0x9e37_79b1) & 0xffff_fffc));
+        }
+        frames.reverse();
+        frames
+    }
+
+    fn kept_of(&self, frames: &[u64]) -> Kept {
+        let most = self.config.max_frames as usize;
+        Kept { frames: frames[..frames.len().min(most)].to_vec(), is_cut: frames.len() > most }
+    }
+
+    fn fetch(&self, weak: WeakHandle) -> Option<Kept> {
+        let mut frames = [0xdead; 2048];
+        let fetched = self.depot.fetch(weak, &mut frames).ok()?;
+        Some(Kept { frames: frames[..fetched.frame_count].to_vec(), is_cut: fetched.is_cut })
+    }
+
+    /// Nodes that held stacks need at least, wide runs counted as two.
+    fn slots_needed(&self, more: &Kept) -> usize {
+        let mut nodes: HashSet<(bool, Vec<u64>)> = HashSet::new();
+        let held = self.records.values().filter(|record| self.is_held(record)).map(|record| &record.kept);
+        for kept in held.chain([more]) {
+            let mut end = kept.frames.len();
+            loop {
+                let tail = kept.frames[kept.frames.len() - end..].to_vec();
+                nodes.insert((kept.is_cut, tail));
+                if end <= 10 {
+                    break;
+                }
+                end = (end - 1) / 10 * 10;
+            }
+        }
+        let is_wide = |frames: &Vec<u64>| {
+            let run = if frames.len() % 10 == 0 { 10 } else { frames.len() % 10 };
+            let highs: HashSet<u64> = frames[..run].iter().map(|frame| frame >> 32).collect();
+            highs.iter().filter(|high| ![0x5555, 0x7fff].contains(high)).count() > 0
+        };
+        nodes.iter().map(|(_, frames)| 1 + usize::from(is_wide(frames))).sum()
+    }
+
+    fn save(&mut self, variety: usize) {
+        let frames = self.random_stack(variety);
+        let kept = self.kept_of(&frames);
+        self.cut_saves += u64::from(kept.is_cut);
+        let stored = self.newest.get(&kept).copied().filter(|weak| self.fetch(*weak).is_some());
+        let (mut handle, mut from) = (None, None);
+        let mode = self.random.below(4);
+        let answer = match (mode, self.config.references, self.config.lease_ticks > 0) {
+            (1, true, _) => self.depot.save_acquire(&frames).map(|held| {
+                handle = Some(held.handle);
+                held.weak
+            }),
+            (2, _, true) => self.depot.save_lease(&frames).map(|leased| {
+                from = Some(leased.from);
+                leased.weak
+            }),
+            (3, true, true) => self.depot.save_acquire_lease(&frames).map(|leased| {
+                (handle, from) = (Some(leased.handle), Some(leased.from));
+                leased.weak
+            }),
+            _ => self.depot.save(&frames),
+        };
+        match answer {
+            Ok(weak) => self.note_saved(weak, kept, stored, handle, from),
+            Err(error) => {
+                assert!(matches!(error, SaveError::Full | SaveError::Crowded), "{error:?}");
+                assert_eq!(stored, None, "a stored stack was refused");
+                let stats = self.depot.stats();
+                if error == SaveError::Full {
+                    self.answered_full += 1;
+                    let needed = self.slots_needed(&kept) as u64;
+                    assert!(needed + stats.worn_slots > stats.slot_count, "full with {needed} of {stats:?}");
+                }
+            }
+        }
+    }
+
+    fn note_saved(&mut self, weak: WeakHandle, kept: Kept, stored: Option<WeakHandle>, handle: Option<Handle>, from: Option<Tick>) {
+        if let Some(stored) = stored {
+            assert_eq!(stored, weak, "a stored stack got another handle");
+        }
+        assert!(self.fetch(weak).as_ref() == Some(&kept), "a stack just saved reads otherwise");
+        let record = self.records.entry(weak).or_insert_with(|| Record { kept: kept.clone(), references: 0, lease: None, payload: [0; 4] });
+        assert!(record.kept == kept, "a weak handle was given to two stacks");
+        self.newest.insert(kept, weak);
+        if let Some(from) = from {
+            assert_eq!(from, self.depot.now());
+            record.lease = Some(from);
+        }
+        if let Some(handle) = handle {
+            record.references += 1;
+            assert_eq!(self.depot.weak_of(handle), Some(weak));
+            self.held.push((weak, handle));
+        }
+    }
+
+    fn put(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (weak, handle) = self.held.swap_remove(self.random.below(self.held.len()));
+        self.records.get_mut(&weak).unwrap().references -= 1;
+        self.depot.put(handle);
+    }
+
+    fn any_known(&mut self) -> Option<WeakHandle> {
+        let skip = self.random.below(self.records.len().max(1)).min(64);
+        self.records.keys().nth(skip).copied()
+    }
+
+    fn hold_again(&mut self) {
+        let Some(weak) = self.any_known() else { return };
+        let is_stored = self.fetch(weak).is_some();
+        let record = self.records.get_mut(&weak).unwrap();
+        if self.random.below(2) == 0 {
+            match self.depot.acquire(weak) {
+                Ok(handle) => {
+                    assert!(is_stored);
+                    record.references += 1;
+                    self.held.push((weak, handle));
+                }
+                Err(HoldError::Disabled) => assert!(!self.config.references),
+                Err(error) => assert!(error == HoldError::Evicted && !is_stored),
+            }
+        } else {
+            match self.depot.renew(weak) {
+                Ok(from) => {
+                    assert!(is_stored);
+                    record.lease = Some(from);
+                }
+                Err(HoldError::Disabled) => assert_eq!(self.config.lease_ticks, 0),
+                Err(error) => assert!(error == HoldError::Evicted && !is_stored),
+            }
+        }
+    }
+
+    fn add_payload(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        let (weak, handle) = self.held[self.random.below(self.held.len())];
+        let (word, delta) = (self.random.below(4), self.random.next() >> 20);
+        self.depot.add_payload(handle, word, delta);
+        if word < self.config.payload_words as usize {
+            self.records.get_mut(&weak).unwrap().payload[word] += delta;
+            self.added[word] += delta;
+        }
+    }
+
+    /// Everything that the twin can know about the depot at rest.
+    fn audit(&mut self) {
+        let mut walked = HashMap::new();
+        let mut sums = self.depot.stats().evicted_payload;
+        for stack in self.depot.walk() {
+            assert!(walked.insert(stack.weak, stack.references).is_none(), "walked twice");
+            assert_eq!(stack.payload, self.records[&stack.weak].payload);
+            for (sum, word) in sums.iter_mut().zip(stack.payload) {
+                *sum += word;
+            }
+        }
+        assert_eq!(sums, self.added, "payload was lost or counted twice");
+        for (weak, record) in &self.records {
+            let found = self.fetch(*weak);
+            assert_eq!(found.is_some(), walked.contains_key(weak));
+            match found {
+                Some(kept) => assert!(kept == record.kept),
+                None => assert!(!self.is_held(record), "a held stack is gone"),
+            }
+        }
+        let stats = self.depot.stats();
+        assert_eq!(stats.new_stacks - stats.evicted_stacks, walked.len() as u64);
+        assert_eq!((stats.contended, stats.saturated, stats.stale_puts, stats.undone_nodes), (0, 0, 0, 0));
+        assert_eq!(stats.full, self.answered_full);
+        assert_eq!(stats.truncated, self.cut_saves);
+        // Forget some of what is gone, so that the twin stays small.
+        self.records.retain(|weak, _| walked.contains_key(weak) || weak.to_bits() % 3 == 0);
+        self.newest.retain(|_, weak| walked.contains_key(weak));
+    }
+
+    /// After everything was given back every slot is usable again.
+    fn drain(&mut self) {
+        while !self.held.is_empty() {
+            self.put();
+        }
+        self.depot.advance(self.config.lease_ticks + 1);
+        self.audit();
+        let stats = self.depot.stats();
+        let mut stored = 0;
+        for index in 0..stats.slot_count * 3 {
+            stored += u64::from(self.depot.save(&[0x7fff_0000_0000 + index]).is_ok());
+        }
+        assert!(stored == stats.slot_count * 3 || self.depot.stats().worn_slots > 0, "{stored} of {stats:?}");
+    }
+}
+
+fn run(config: Config, rounds: usize, variety: usize, hold_one_in: usize) -> (stackdepot::Stats, u64) {
+    let mut memory = vec![Line::ZERO; config.region_bytes.div_ceil(64)];
+    let depot = Depot::new(&mut memory, &config).unwrap();
+    let mut twin = Twin {
+        depot,
+        config,
+        random: Random(config.region_bytes as u64),
+        records: HashMap::new(),
+        newest: HashMap::new(),
+        held: Vec::new(),
+        added: [0; 4],
+        answered_full: 0,
+        cut_saves: 0,
+    };
+    for round in 0..rounds {
+        match twin.random.below(hold_one_in) {
+            0 => twin.hold_again(),
+            1 => twin.add_payload(),
+            2 | 3 => twin.put(),
+            4 => twin.depot.advance((round % 3 == 0).into()),
+            _ => twin.save(variety),
+        }
+        if round % 500 == 499 {
+            twin.audit();
+        }
+    }
+    twin.audit();
+    let answered_full = twin.answered_full;
+    let stats = twin.depot.stats();
+    twin.drain();
+    (stats, answered_full)
+}
+
+#[test]
+fn a_roomy_depot_with_everything_on_agrees_with_the_twin() {
+    let config = Config { references: true, lease_ticks: 5, payload_words: 4, ..Config::new(1 << 20) };
+    let (stats, full) = run(config, 40_000, 4, 10);
+    assert!(full == 0 && stats.new_stacks > 2000, "{stats:?}");
+}
+
+#[test]
+fn a_small_cache_without_holds_evicts_and_never_refuses() {
+    let (stats, full) = run(Config::new(16 << 10), 60_000, 4, 40);
+    assert!(full == 0 && stats.evicted_stacks > 5000, "{stats:?}");
+}
+
+#[test]
+fn a_small_depot_with_leases_only_agrees_with_the_twin() {
+    let config = Config { lease_ticks: 3, payload_words: 1, first_tick: Tick::MASK - 100, ..Config::new(24 << 10) };
+    let (stats, _) = run(config, 60_000, 3, 10);
+    assert!(stats.evicted_stacks > 1000, "{stats:?}");
+}
+
+#[test]
+fn a_tiny_depot_is_full_and_wide_all_the_time_and_agrees_with_the_twin() {
+    let config = Config { references: true, lease_ticks: 2, payload_words: 2, first_tick: Tick::MASK - 5, ..Config::new(3 << 10) };
+    let (stats, full) = run(config, 60_000, 2, 9);
+    assert!(full > 1000 && stats.evicted_stacks > 1000 && stats.wide_nodes > 1000, "{stats:?}");
+}
+
+#[test]
+fn a_depot_whose_generations_run_out_wears_its_slots_out_and_never_repeats_a_name() {
+    let config = Config { references: true, generation_limit: 64, max_frames: 15, ..Config::new(4 << 10) };
+    let (stats, _) = run(config, 30_000, 4, 12);
+    assert!(stats.worn_slots > 0 && stats.truncated > 1000, "{stats:?}");
+}
