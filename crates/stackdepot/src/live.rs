@@ -5,11 +5,14 @@
 //! every reference comes back to a caller exactly once (from `remove`, or as the block that an
 //! `insert` released), who then puts it on the depot. The table itself never calls the depot.
 //! Neighbours: `live/cell.rs` (the words of a cell), `live/sample.rs` (which blocks are kept
-//! when there are too many, and the estimator), `live/image.rs` (foreign readers).
+//! when there are too many, and the estimator), `live/memory.rs` (making and viewing one),
+//! `live/image.rs` (foreign readers).
 //!
-//! An address has two candidate buckets of eight cells and sits in one of the 16; it never
-//! moves. There are no tombstones, chains or locks; every call looks at 16 keys a bounded number
-//! of times.
+//! An address has two candidate buckets of eight cells, and two more once any two buckets were
+//! full; it sits in one of these cells and never moves. There are no tombstones, chains or
+//! locks; every call looks at these keys a bounded number of times. (Four choices, because S
+//! never falls again: it settles where all candidates are full hardly ever. With two, the
+//! table ended half empty under churn; measured by `tests/live_estimate.rs`.)
 //!
 //! INVARIANT L2: one address has one mutator at a time, because the caller records a free
 //! before the real free and an alloc after the real alloc. A caller that breaks this (a program
@@ -20,6 +23,7 @@
 
 mod cell;
 mod image;
+mod memory;
 mod sample;
 
 pub use cell::LiveBlock;
@@ -38,7 +42,7 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDLIVE");
 pub(crate) const VERSION: u64 = 1;
 /// Lines in front of the buckets: the constants, then S and the counters.
 pub(crate) const HEADER_LINES: usize = 2;
-/// Two different candidates need two buckets.
+/// Fewer make no sense.
 const LEAST_BUCKETS: u64 = 2;
 const MOST_BUCKETS: u64 = 1 << 31;
 /// Looks at the buckets before an insert gives up; each is spent because another thread took
@@ -50,6 +54,10 @@ pub(crate) const SAMPLE_BYTES: usize = 0;
 pub(crate) const LOST: usize = 1;
 pub(crate) const STALE: usize = 2;
 pub(crate) const PUSHED_OUT: usize = 3;
+pub(crate) const OVERFLOWN: usize = 4;
+
+/// The buckets in which an address may be: two, and two more once any two were full.
+type Candidates<'r> = [Option<Bucket<'r>>; 4];
 
 /// The bytes of a table that has at least `cell_count` cells.
 ///
@@ -128,7 +136,7 @@ pub struct LiveStats {
 
 /// A bounded map from addresses to live blocks; see the module's page.
 ///
-/// Lock-free: each call looks at most a fixed number of times at 16 cells. Cheap to copy.
+/// Lock-free: each call looks at most a fixed number of times at 32 cells. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveTable<'r> {
     counters: &'r WordLine,
@@ -140,6 +148,45 @@ pub struct LiveTable<'r> {
 struct Look<'r> {
     same: Option<(Bucket<'r>, usize, Key)>,
     empty: Option<(Bucket<'r>, usize, Key)>,
+}
+
+/// The place to take in a bucket, or among several.
+struct Weakest<'r> {
+    /// How many of its bucket are in the sample.
+    kept_count: usize,
+    /// Of the block there; the lowest of all if the place is empty.
+    priority: Priority,
+    /// Where it is; `None` for the block that is being inserted.
+    place: Option<(Bucket<'r>, usize, Key)>,
+}
+
+impl<'r> Weakest<'r> {
+    fn of(bucket: Bucket<'r>, sampling: Sampling) -> Option<Weakest<'r>> {
+        let mut weakest: Option<Weakest<'r>> = None;
+        let mut kept_count = 0;
+        for (cell, key) in bucket.keys() {
+            let priority = match key.is_empty() {
+                true => Priority::LOWEST,
+                false => bucket.priority(cell, key),
+            };
+            // BUSY cells count as taken: most of them are being filled.
+            kept_count += usize::from(!key.is_empty() && sampling.keeps(priority));
+            if !key.is_busy() && weakest.as_ref().is_none_or(|weakest| priority.is_below(weakest.priority)) {
+                weakest = Some(Weakest { kept_count, priority, place: Some((bucket, cell, key)) });
+            }
+        }
+        weakest.map(|weakest| Weakest { kept_count, ..weakest })
+    }
+
+    /// The one in the bucket with fewer blocks of the sample, so that the buckets fill evenly;
+    /// where every bucket is full of them, the weaker.
+    fn or_better(self, other: Option<Weakest<'r>>) -> Weakest<'r> {
+        match other {
+            Some(other) if other.kept_count < self.kept_count => other,
+            Some(other) if self.kept_count >= BUCKET_CELLS && other.priority.is_below(self.priority) => other,
+            _ => self,
+        }
+    }
 }
 
 impl<'r> LiveTable<'r> {
@@ -172,9 +219,8 @@ impl<'r> LiveTable<'r> {
         if !Key::can_hold(address) {
             return Inserted::Unsampled;
         }
-        let candidates = self.candidates(address);
         for _ in 0..INSERT_LOOKS {
-            if let Some(inserted) = self.try_insert(candidates, address, block) {
+            if let Some(inserted) = self.try_insert(self.candidates(address), address, block) {
                 return inserted;
             }
         }
@@ -240,8 +286,12 @@ impl<'r> LiveTable<'r> {
         }
     }
 
-    fn candidates(&self, address: u64) -> [Option<Bucket<'r>>; 2] {
-        AddressHash::of(address).buckets(self.bucket_count).map(|number| Bucket::at(self.buckets, number))
+    fn candidates(&self, address: u64) -> Candidates<'r> {
+        // Set before anything is stored in the second pair, so whoever looks for a block of its
+        // own sees it (L2 orders the insert before).
+        let has_overflown = self.counters.0[OVERFLOWN].load(Ordering::Relaxed) != 0;
+        let [first, second, third, fourth] = AddressHash::of(address).buckets(self.bucket_count).map(|number| Bucket::at(self.buckets, number));
+        if has_overflown { [first, second, third, fourth] } else { [first, second, None, None] }
     }
 
     fn sample_bytes(&self) -> &'r AtomicU64 {
@@ -255,9 +305,10 @@ impl<'r> LiveTable<'r> {
     }
 
     /// One look; `None` when another thread took the chosen cell.
-    fn try_insert(&self, candidates: [Option<Bucket<'r>>; 2], address: u64, block: &LiveBlock) -> Option<Inserted> {
+    fn try_insert(&self, candidates: Candidates<'r>, address: u64, block: &LiveBlock) -> Option<Inserted> {
         let look = look_at(candidates, address);
-        let is_kept = self.sampling().contains(address, block.size.min(cell::MOST_SIZE));
+        let sampling = self.sampling();
+        let is_kept = sampling.contains(address, block.size.min(cell::MOST_SIZE));
         match (look.same, look.empty) {
             (Some((bucket, cell, key)), _) => {
                 let stale = bucket.claim(cell, key)?;
@@ -271,31 +322,37 @@ impl<'r> LiveTable<'r> {
                 Some(Inserted::UnsampledReplaced(old))
             }
             (None, _) if !is_kept => Some(Inserted::Unsampled),
-            (None, Some((bucket, cell, key))) => {
+            (None, Some((bucket, cell, key))) if sampling.sample_bytes() == 0 => {
                 bucket.claim(cell, key)?.store(address, block);
                 Some(Inserted::Stored)
             }
-            (None, None) => self.insert_full(candidates, address, block),
+            (None, _) if self.counters.0[OVERFLOWN].load(Ordering::Relaxed) == 0 => {
+                self.counters.0[OVERFLOWN].store(1, Ordering::Relaxed);
+                None
+            }
+            (None, _) => self.insert_sampled(candidates, address, block),
         }
     }
 
-    /// Both buckets are full: the weakest of the 17 blocks leaves the sample, and its place is
-    /// taken; if the new block is the weakest, it is the one left out.
-    fn insert_full(&self, candidates: [Option<Bucket<'r>>; 2], address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let mut weakest = Priority::of(address, block.size.min(cell::MOST_SIZE));
-        let mut weakest_cell = None;
+    /// Takes an empty cell, or the place of a block that is no longer in the sample, in the
+    /// bucket with the fewest blocks of the sample. Is there none, the weakest of all leaves the
+    /// sample; if that is the new block, it stays out.
+    fn insert_sampled(&self, candidates: Candidates<'r>, address: u64, block: &LiveBlock) -> Option<Inserted> {
+        let new = Priority::of(address, block.size.min(cell::MOST_SIZE));
+        let mut chosen = Weakest { kept_count: BUCKET_CELLS, priority: new, place: None };
+        let sampling = self.sampling();
         for bucket in candidates.into_iter().flatten() {
-            for (cell, key) in bucket.keys().filter(|(_, key)| key.is_block()) {
-                let priority = bucket.priority(cell, key);
-                if priority.is_below(weakest) {
-                    (weakest, weakest_cell) = (priority, Some((bucket, cell, key)));
-                }
-            }
+            chosen = chosen.or_better(Weakest::of(bucket, sampling));
         }
-        // ORDERING: AcqRel, partner: `verdict_of_absence` by way of the cell's key: this comes
-        // before the claim that makes the block disappear.
-        self.sample_bytes().fetch_max(weakest.dropping(), Ordering::AcqRel);
-        let Some((bucket, cell, key)) = weakest_cell else { return Some(Inserted::Unsampled) };
+        let Some((bucket, cell, key)) = chosen.place else {
+            self.drop_from_sample(chosen.priority);
+            return Some(Inserted::Unsampled);
+        };
+        if key.is_empty() {
+            bucket.claim(cell, key)?.store(address, block);
+            return Some(Inserted::Stored);
+        }
+        self.drop_from_sample(chosen.priority);
         let claimed = bucket.claim(cell, key)?;
         let old = claimed.block();
         // The priority was read from a cell that could change: look again now that it cannot.
@@ -308,6 +365,12 @@ impl<'r> LiveTable<'r> {
         Some(Inserted::PushedOut(old))
     }
 
+    fn drop_from_sample(&self, priority: Priority) {
+        // ORDERING: AcqRel, partner: `verdict_of_absence` by way of the cell's key: this comes
+        // before the claim that makes the block disappear.
+        self.sample_bytes().fetch_max(priority.dropping(), Ordering::AcqRel);
+    }
+
     fn verdict_of_absence(&self, address: u64) -> Removed {
         let lost = self.counters.0[LOST].load(Ordering::Relaxed);
         if lost == 0 && self.sampling().contains_any_size(address) { Removed::Unknown } else { Removed::Unsampled }
@@ -315,7 +378,7 @@ impl<'r> LiveTable<'r> {
 }
 
 /// Looks for the address, and for an empty cell in the emptier bucket.
-fn look_at(candidates: [Option<Bucket<'_>>; 2], address: u64) -> Look<'_> {
+fn look_at(candidates: Candidates<'_>, address: u64) -> Look<'_> {
     let mut look = Look { same: None, empty: None };
     let mut most_empty = 0;
     for bucket in candidates.into_iter().flatten() {
@@ -334,83 +397,6 @@ fn look_at(candidates: [Option<Bucket<'_>>; 2], address: u64) -> Look<'_> {
         }
     }
     look
-}
-
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
-mod memory {
-    use super::*;
-    use crate::layout::Line;
-    use crate::section::{lines_at, lines_of};
-    use core::ptr::NonNull;
-
-    impl<'r> LiveTable<'r> {
-        /// Makes a table in borrowed memory, all of which it uses; [`live_bytes`] says how much
-        /// a number of cells takes.
-        ///
-        /// # Errors
-        /// Memory that is too short for two buckets, or too long.
-        pub fn new(memory: &'r mut [Line]) -> Result<LiveTable<'r>, ConfigError> {
-            make(lines_of(memory))
-        }
-
-        /// Makes a table in zero-filled memory; touches only its header.
-        ///
-        /// # Safety
-        /// `base` is valid for reads and writes of `bytes` bytes for `'r`, all of them zero, and
-        /// is accessed only through live tables meanwhile (also by other processes).
-        ///
-        /// # Errors
-        /// Memory that is unaligned, too short for two buckets, or too long.
-        pub unsafe fn create(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, ConfigError> {
-            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
-            // SAFETY: the caller's promise, passed on.
-            make(unsafe { lines_at(base, bytes) }.map_err(|_| unaligned)?)
-        }
-
-        /// Views a table that was made before.
-        ///
-        /// # Safety
-        /// `base` is valid for reads and writes of `bytes` bytes for `'r` and is accessed only
-        /// through live tables meanwhile (also by other processes).
-        ///
-        /// # Errors
-        /// What is wrong with the memory.
-        pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, SectionError> {
-            // SAFETY: the caller's promise, passed on.
-            let lines = unsafe { lines_at(base, bytes) }?;
-            let table = LiveTable::view(lines)?;
-            let Some(header) = lines.first() else { return Err(SectionError::Foreign { what: "live table" }) };
-            // ORDERING: Acquire, partner: `write_header`.
-            let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
-            let bucket_count = image::checked_bucket_count(magic, word, bytes as u64)?;
-            Ok(LiveTable { bucket_count, ..table })
-        }
-    }
-
-    fn make(lines: &[WordLine]) -> Result<LiveTable<'_>, ConfigError> {
-        let least = (HEADER_LINES as u64 + LEAST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
-        let most = (HEADER_LINES as u64 + MOST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
-        let value = (lines.len() * LINE_BYTES) as u64;
-        let table = LiveTable::view(lines).map_err(|_| ConfigError::OutOfRange { field: "live table bytes", value, least, most })?;
-        if let Some(header) = lines.first() {
-            table.write_header(header);
-        }
-        Ok(table)
-    }
-}
-
-#[cfg(loom)]
-impl<'r> LiveTable<'r> {
-    /// A table over loom's boxes.
-    pub fn of_memory(memory: &'r crate::section::SectionMemory) -> Result<LiveTable<'r>, SectionError> {
-        let table = LiveTable::view(memory.lines())?;
-        if let Some(header) = memory.lines().first() {
-            table.write_header(header);
-        }
-        Ok(table)
-    }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -3,20 +3,8 @@
 //! Key type: [`Ring`], over memory of its own. An event goes in by three steps: [`Ring::claim`]
 //! a place (counts the event, moves the depot's clock), take the leases (`save_lease`,
 //! `renew`), [`Ring::fill`] the place. [`Ring::push`] does this for stacks saved before.
-//! Neighbours: `ring/place.rs` (which place), `ring/event.rs` (the 64 bytes of an event),
-//! `ring/image.rs` (foreign readers).
-//!
-//! An entry's sequence word is {place number 52 | state 2 in the low bits}, 0 = never written:
-//!
-//! | state | | goes to |
-//! |---|---|---|
-//! | 0 EMPTY | never written | FILLING by CAS |
-//! | 1 DONE | the event of that place | FILLING of a later place by CAS |
-//! | 2 FILLING | one writer owns the words | DONE by that writer's store |
-//!
-//! INVARIANT R2: only who made the entry FILLING writes its words. A writer that finds a later
-//! place there, or another writer inside, drops its own event (lapped, counted). A writer
-//! killed inside leaves the entry FILLING: readers skip it, `reset_in_flight` frees it.
+//! Neighbours: `ring/place.rs` (which place), `ring/entry.rs` and `ring/event.rs` (the 64 bytes of
+//! an event), `ring/memory.rs` (making and viewing one), `ring/image.rs` (foreign readers).
 //!
 //! INVARIANT R3: **an event among the newest N places is leased.** Let T = ceil(N / 16) be the
 //! events of a tick. The clock is C + floor(head / T) once every claim made its move. Event n
@@ -31,8 +19,10 @@
 //! Rings of several shards add a tick, because their newest N events spread over up to T more
 //! places. So the leases of a ring cover at most the newest 18 T events (19 T when sharded).
 
+mod entry;
 mod event;
 mod image;
+mod memory;
 mod place;
 
 pub use event::{Event, EventKind};
@@ -46,8 +36,8 @@ use crate::error::ConfigError;
 use crate::section::{LINE_BYTES, SectionError, WordLine};
 use crate::sync::{Ordering, fence};
 use core::num::NonZeroU64;
-use event::EVENT_WORDS;
-use place::{CURSOR, Cursor, EXPIRED, LAPPED, PLACE_MASK, Places, WASTED, is_before};
+use entry::{read_entry, write_entry};
+use place::{CURSOR, Cursor, EXPIRED, LAPPED, PLACE_MASK, Places, WASTED};
 
 /// "STKDRING", little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDRING");
@@ -155,10 +145,6 @@ pub struct Ring<'r> {
     entry_count: NonZeroU64,
     config: RingConfig,
 }
-
-const STATE_MASK: u64 = 3;
-const DONE: u64 = 1;
-const FILLING: u64 = 2;
 
 impl<'r> Ring<'r> {
     /// Views lines as a ring, whose `config` was checked.
@@ -279,11 +265,7 @@ impl<'r> Ring<'r> {
     /// Empties the entries whose writers died in them; for the one process that opens a ring
     /// for writing again, before it pushes.
     pub fn reset_in_flight(&self) {
-        for entry in self.entries {
-            if entry.0[0].load(Ordering::Relaxed) & STATE_MASK == FILLING {
-                entry.0[0].store(0, Ordering::Relaxed);
-            }
-        }
+        self.entries.iter().for_each(entry::reset_entry);
     }
 
     #[inline]
@@ -296,51 +278,6 @@ impl<'r> Ring<'r> {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// EMPTY or DONE of an earlier place -> FILLING -> DONE; false when lapped.
-fn write_entry(entry: &WordLine, number: u64, words: [u64; EVENT_WORDS]) -> bool {
-    let [sequence, data @ ..] = &entry.0;
-    let seen = sequence.load(Ordering::Relaxed);
-    let is_free = match seen & STATE_MASK {
-        0 => seen == 0,
-        DONE => is_before(seen >> 2, number),
-        _ => false,
-    };
-    // ORDERING: Acquire, partner: the Release of the entry's previous writer: its words come
-    // before ours in each word's order. Failure: somebody else is inside, we are lapped.
-    if !is_free || sequence.compare_exchange(seen, number << 2 | FILLING, Ordering::Acquire, Ordering::Relaxed).is_err() {
-        return false;
-    }
-    // ORDERING: Release, partner: the Acquire fence in `read_entry`: who copies one of our words
-    // sees FILLING (or later) when it looks at the sequence again.
-    fence(Ordering::Release);
-    for (place, word) in data.iter().zip(words) {
-        place.store(word, Ordering::Relaxed);
-    }
-    // ORDERING: Release, partner: the Acquire in `read_entry`, which then sees all our words.
-    sequence.store(number << 2 | DONE, Ordering::Release);
-    true
-}
-
-/// The event of that very place, unless it is not there (yet or any more).
-fn read_entry(entry: &WordLine, number: u64) -> Option<Event> {
-    let [sequence, data @ ..] = &entry.0;
-    let done = number << 2 | DONE;
-    // ORDERING: Acquire, partner: the Release store in `write_entry`.
-    if sequence.load(Ordering::Acquire) != done {
-        return None;
-    }
-    let mut words = [0; EVENT_WORDS];
-    for (word, place) in words.iter_mut().zip(data) {
-        *word = place.load(Ordering::Relaxed);
-    }
-    // ORDERING: Acquire, partner: the Release fence in `write_entry`.
-    fence(Ordering::Acquire);
-    if sequence.load(Ordering::Relaxed) != done {
-        return None;
-    }
-    Event::from_words(words)
 }
 
 /// The events of a ring, newest place first.
@@ -366,77 +303,6 @@ impl Iterator for Events<'_> {
             }
         }
         None
-    }
-}
-
-#[cfg(not(loom))]
-#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
-mod memory {
-    use super::*;
-    use crate::layout::Line;
-    use crate::section::{lines_at, lines_of};
-    use core::ptr::NonNull;
-
-    impl<'r> Ring<'r> {
-        /// Makes a ring in borrowed memory, of which it takes [`ring_bytes`].
-        ///
-        /// # Errors
-        /// A configuration out of its limits, or memory that is too short for it.
-        pub fn new(memory: &'r mut [Line], config: &RingConfig) -> Result<Ring<'r>, ConfigError> {
-            config.check()?;
-            let lines = lines_of(memory);
-            Ring::write_header(lines, config);
-            Ring::view(lines, config).map_err(|_| too_short(lines, config))
-        }
-
-        /// Makes a ring in zero-filled memory; touches only its header.
-        ///
-        /// # Safety
-        /// `base` is valid for reads and writes of [`ring_bytes`] bytes for `'r`, all of them
-        /// zero, and is accessed only through rings meanwhile (also by other processes).
-        ///
-        /// # Errors
-        /// A configuration out of its limits, or a `base` that is no multiple of 64.
-        pub unsafe fn create(base: NonNull<u8>, config: &RingConfig) -> Result<Ring<'r>, ConfigError> {
-            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
-            // SAFETY: the caller's promise, passed on.
-            let lines = unsafe { lines_at(base, ring_bytes(config)?) }.map_err(|_| unaligned)?;
-            Ring::write_header(lines, config);
-            Ring::view(lines, config).map_err(|_| too_short(lines, config))
-        }
-
-        /// Views a ring that was made before.
-        ///
-        /// # Safety
-        /// `base` is valid for reads and writes of `bytes` bytes for `'r` and is accessed only
-        /// through rings meanwhile (also by other processes).
-        ///
-        /// # Errors
-        /// What is wrong with the memory.
-        pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<Ring<'r>, SectionError> {
-            // SAFETY: the caller's promise, passed on.
-            let lines = unsafe { lines_at(base, bytes) }?;
-            let header = lines.first().ok_or(SectionError::TooShort { given_bytes: bytes as u64, needed_bytes: LINE_BYTES as u64 })?;
-            // ORDERING: Acquire, partner: `write_header`.
-            let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
-            let config = image::checked_config(magic, word)?;
-            Ring::view(lines, &config)
-        }
-    }
-
-    fn too_short(lines: &[WordLine], config: &RingConfig) -> ConfigError {
-        let given = (lines.len() * LINE_BYTES) as u64;
-        ConfigError::OutOfRange { field: "ring bytes", value: given, least: (config.line_count() * LINE_BYTES) as u64, most: u64::MAX }
-    }
-}
-
-#[cfg(loom)]
-impl<'r> Ring<'r> {
-    /// A ring over loom's boxes.
-    pub fn of_memory(memory: &'r crate::section::SectionMemory, config: &RingConfig) -> Result<Ring<'r>, SectionError> {
-        Ring::write_header(memory.lines(), config);
-        Ring::view(memory.lines(), config)
     }
 }
 

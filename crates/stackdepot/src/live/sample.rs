@@ -41,14 +41,11 @@ impl AddressHash {
         self.0 & 0xffff_ffff | 1
     }
 
-    /// The two different candidate buckets among `bucket_count` >= 2.
-    pub const fn buckets(self, bucket_count: NonZeroU64) -> [u64; 2] {
-        let count = bucket_count.get();
-        let first = ((self.0 >> 32) * (count & 0xffff_ffff)) >> 32;
-        let other = (self.0 ^ self.0 >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let step = 1 + ((other * (count.saturating_sub(1) & 0xffff_ffff)) >> 32);
-        let second = first + step;
-        [first, if second >= count { second - count } else { second }]
+    /// The candidate buckets, in pairs; independent of each other and of the coin.
+    pub fn buckets(self, bucket_count: NonZeroU64) -> [u64; 4] {
+        let more = (self.0 ^ self.0 >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let most = (more ^ more >> 31).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        [self.0, more, most, most << 32].map(|bits| ((bits >> 32) * bucket_count.get()) >> 32)
     }
 }
 
@@ -66,6 +63,9 @@ pub(crate) struct Priority {
 }
 
 impl Priority {
+    /// Below every block.
+    pub const LOWEST: Priority = Priority { weight: 0, coin: 1 };
+
     pub const fn of(address: u64, size: u64) -> Priority {
         Priority { weight: weight_of(size), coin: AddressHash::of(address).coin() }
     }

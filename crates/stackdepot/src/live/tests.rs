@@ -1,0 +1,308 @@
+//! The live table against a naive map, under threads that race for the same cells, and as bytes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+extern crate std;
+
+use super::*;
+use crate::handle::WeakHandle;
+use crate::layout::Line;
+use crate::sync::AtomicU32;
+use std::collections::{HashMap, HashSet};
+use std::vec::Vec;
+use std::{format, println, vec};
+
+/// A small deterministic generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) % limit
+    }
+}
+
+fn memory(cell_count: usize) -> Vec<Line> {
+    vec![Line::ZERO; live_bytes(cell_count).unwrap() / LINE_BYTES]
+}
+
+/// A block all of whose numbers follow from one.
+fn block_of(number: u64, size: u64) -> LiveBlock {
+    LiveBlock { stack: Some(WeakHandle::new(number as u32 & 0xffff | 1, (number >> 7) as u32)), size, thread: number as u32 & 0x3f_ffff, time: number }
+}
+
+fn assert_whole(address: u64, block: &LiveBlock) {
+    assert_eq!(*block, block_of(block.time, block.size), "a torn block at {address:#x}");
+}
+
+/// The naive map: what is live, and which references the table has.
+#[derive(Default)]
+struct Model {
+    live: HashMap<u64, LiveBlock>,
+    stored: HashMap<u64, LiveBlock>,
+}
+
+impl Model {
+    /// Allocates in both; `forgotten` keeps the free of the old block from the table.
+    fn insert(&mut self, table: &LiveTable<'_>, address: u64, block: LiveBlock) {
+        let stale = self.stored.get(&address).copied();
+        let inserted = table.insert(address, &block);
+        match inserted {
+            Inserted::Stored => assert_eq!(stale, None),
+            Inserted::Replaced(old) | Inserted::UnsampledReplaced(old) => assert_eq!(self.stored.remove(&address), Some(old)),
+            Inserted::PushedOut(old) => {
+                assert_eq!(stale, None);
+                let at = *self.stored.iter().find(|(_, block)| **block == old).expect_block().0;
+                assert!(!table.sampling().contains(at, old.size));
+                self.stored.remove(&at);
+            }
+            Inserted::Unsampled => assert!(stale.is_none() && !table.sampling().contains(address, block.size)),
+            Inserted::Contended => panic!("nobody else is here"),
+        }
+        if inserted.is_stored() {
+            self.stored.insert(address, block);
+        }
+        self.live.insert(address, block);
+    }
+
+    fn remove(&mut self, table: &LiveTable<'_>, address: u64) {
+        let was_live = self.live.remove(&address);
+        let any_size = table.sampling().contains_any_size(address);
+        match table.remove(address) {
+            Removed::Block(block) => assert_eq!(self.stored.remove(&address), Some(block)),
+            Removed::Unsampled => assert!(!self.stored.contains_key(&address) && !any_size),
+            Removed::Unknown => assert!(was_live.is_none() && any_size && !self.stored.contains_key(&address)),
+        }
+    }
+
+    /// INVARIANT L3: everything in the sample is stored; and the table holds what the model says.
+    fn compare(&self, table: &LiveTable<'_>) {
+        for (address, block) in &self.live {
+            assert!(!table.sampling().contains(*address, block.size) || self.stored.get(address) == Some(block));
+        }
+        let found: HashMap<u64, LiveBlock> = table.blocks().collect();
+        assert_eq!(found, self.stored);
+    }
+}
+
+trait ExpectBlock<T> {
+    fn expect_block(self) -> T;
+}
+
+impl<T> ExpectBlock<T> for Option<T> {
+    fn expect_block(self) -> T {
+        self.unwrap_or_else(|| panic!("a reference came back that was never given"))
+    }
+}
+
+fn random_operations(cell_count: usize, address_count: u64, steps: u64, seed: u64) -> LiveStats {
+    let mut lines = memory(cell_count);
+    let table = LiveTable::new(&mut lines).unwrap();
+    let mut random = Random(seed);
+    let mut model = Model::default();
+    for step in 0..steps {
+        let address = 0x7f00_0000_0000 + 16 * random.below(address_count);
+        match random.below(20) {
+            0..9 if !model.live.contains_key(&address) => model.insert(&table, address, block_of(step, 8 << random.below(12))),
+            // A block whose free was never seen.
+            9 => model.insert(&table, address, block_of(step, random.below(100))),
+            _ => model.remove(&table, address),
+        }
+        if step % 64 == 0 {
+            model.compare(&table);
+        }
+    }
+    model.compare(&table);
+    table.stats()
+}
+
+#[test]
+fn table_with_room_agrees_with_a_map() {
+    for seed in 0..10 {
+        let stats = random_operations(4096, 1000, 20_000, seed);
+        assert_eq!((stats.sample_bytes, stats.pushed_out, stats.lost), (0, 0, 0));
+        assert!(stats.stale > 100, "blocks whose free was not seen were replaced");
+    }
+}
+
+#[test]
+fn full_table_keeps_its_sample_and_gives_every_reference_back_once() {
+    for (seed, cell_count) in [(1, 1), (2, 16), (3, 24), (4, 64), (5, 200)] {
+        let stats = random_operations(cell_count, 2000, 30_000, seed);
+        assert!(stats.sample_bytes > 0 && stats.pushed_out > 0 && stats.lost == 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn addresses_that_no_table_can_hold_are_refused() {
+    let mut lines = memory(64);
+    let table = LiveTable::new(&mut lines).unwrap();
+    for address in [0, 1 << 48, u64::MAX] {
+        assert_eq!(table.insert(address, &block_of(1, 1)), Inserted::Unsampled);
+        assert_eq!(table.remove(address), Removed::Unknown);
+    }
+    assert_eq!(table.insert((1 << 48) - 1, &block_of(1, 1)), Inserted::Stored);
+    assert_eq!(table.remove((1 << 48) - 1), Removed::Block(block_of(1, 1)));
+}
+
+#[test]
+fn double_free_is_unknown_only_while_nothing_was_lost() {
+    let mut lines = memory(64);
+    let table = LiveTable::new(&mut lines).unwrap();
+    assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
+    assert_eq!(table.remove(0x1000), Removed::Block(block_of(1, 10)));
+    assert_eq!(table.remove(0x1000), Removed::Unknown);
+    table.count(LOST);
+    assert_eq!(table.remove(0x1000), Removed::Unsampled);
+}
+
+#[test]
+fn cell_of_a_killed_thread_is_skipped_until_the_table_is_opened_again() {
+    let mut lines = memory(16);
+    let table = LiveTable::new(&mut lines).unwrap();
+    assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
+    let bucket = table.candidates(0x1000)[0].unwrap();
+    let (cell, key) = bucket.keys().find(|(_, key)| key.address() == 0x1000).unwrap();
+    core::mem::forget(bucket.claim(cell, key).unwrap());
+    assert_eq!(table.blocks().count(), 0);
+    assert_eq!(table.remove(0x1000), Removed::Unknown);
+    table.reset_in_flight();
+    assert!(bucket.keys().all(|(_, key)| key.is_empty()));
+}
+
+#[test]
+fn threads_get_every_reference_back_exactly_once() {
+    const EACH: u64 = 40_000;
+    for cell_count in [16, 256, 16_384] {
+        let mut lines = memory(cell_count);
+        let table = LiveTable::new(&mut lines).unwrap();
+        let done = AtomicU32::new(0);
+        let returned: Vec<Vec<u64>> = std::thread::scope(|scope| {
+            scope.spawn(|| while done.load(Ordering::Relaxed) == 0 { table.blocks().for_each(|(address, block)| assert_whole(address, &block)) });
+            let workers: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(&table, thread, EACH))).collect();
+            let returned = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+            done.store(1, Ordering::Relaxed);
+            returned
+        });
+        let held = table.blocks().map(|(_, block)| block.time);
+        let all: Vec<u64> = returned.into_iter().flatten().chain(held).collect();
+        assert_eq!(all.len() as u64, 4 * EACH, "every reference came back or is held");
+        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "none came back twice");
+        println!("{cell_count} cells: {:?}", table.stats());
+    }
+}
+
+/// Allocates and frees addresses of its own; answers every reference that came back to it.
+fn work(table: &LiveTable<'_>, thread: u64, block_count: u64) -> Vec<u64> {
+    let mut random = Random(thread);
+    let mut live: Vec<(u64, LiveBlock)> = vec![];
+    let mut returned = vec![];
+    for number in 0..block_count {
+        let address = ((number % 1024) * 4 + thread + 1) * 16;
+        if let Some(at) = live.iter().position(|(at, _)| *at == address) {
+            free(table, live.swap_remove(at), &mut returned);
+        }
+        let block = block_of(number * 4 + thread, 1 + random.below(500));
+        let inserted = table.insert(address, &block);
+        returned.extend(inserted.released().map(|block| block.time));
+        assert!(!matches!(inserted, Inserted::Replaced(_) | Inserted::UnsampledReplaced(_)), "every free was seen");
+        if !inserted.is_stored() {
+            returned.push(block.time);
+        }
+        live.push((address, block));
+        while live.len() > 200 {
+            let at = random.below(live.len() as u64) as usize;
+            free(table, live.swap_remove(at), &mut returned);
+        }
+    }
+    returned
+}
+
+fn free(table: &LiveTable<'_>, (address, block): (u64, LiveBlock), returned: &mut Vec<u64>) {
+    match table.remove(address) {
+        Removed::Block(removed) => {
+            assert_eq!(removed, block);
+            returned.push(block.time);
+        }
+        Removed::Unsampled => {}
+        Removed::Unknown => panic!("a live block was called unknown"),
+    }
+}
+
+#[test]
+fn racing_frees_of_one_block_get_it_once() {
+    let mut lines = memory(64);
+    let table = LiveTable::new(&mut lines).unwrap();
+    let turns = 20_000u64;
+    let (turn, arrived) = (AtomicU64::new(0), AtomicU64::new(0));
+    let race = || (1..=turns).filter(|now| {
+        while turn.load(Ordering::Acquire) < *now { core::hint::spin_loop(); std::thread::yield_now() }
+        let got = matches!(table.remove(0x4000), Removed::Block(_));
+        arrived.fetch_add(1, Ordering::Release);
+        got
+    }).count() as u64;
+    let got: u64 = std::thread::scope(|scope| {
+        let racers = [scope.spawn(race), scope.spawn(race)];
+        for now in 1..=turns {
+            assert_eq!(table.insert(0x4000, &block_of(now, 1)), Inserted::Stored);
+            turn.store(now, Ordering::Release);
+            while arrived.load(Ordering::Acquire) < 2 * now { std::thread::yield_now() }
+        }
+        racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+    });
+    assert_eq!(got, turns);
+}
+
+#[test]
+fn copied_bytes_show_what_the_table_holds() {
+    let mut lines = memory(512);
+    let table = LiveTable::new(&mut lines).unwrap();
+    for number in 1..=300u64 {
+        let _ = table.insert(number * 4096, &block_of(number, 100));
+    }
+    let bytes = bytes_of(&table);
+    let header = LiveHeaderImage::parse(&bytes, bytes.len() as u64).unwrap();
+    assert_eq!((header.stats(), header.sampling()), (table.stats(), table.sampling()));
+    let (at, count) = header.buckets();
+    let images: Vec<BucketImage> = bytes[at as usize..].chunks_exact(BucketImage::BYTES).take(count as usize).map(|bytes| BucketImage::parse(bytes.try_into().unwrap())).collect();
+    let found: HashMap<u64, LiveBlock> = images.iter().flat_map(BucketImage::blocks).collect();
+    assert_eq!(found, table.blocks().collect());
+    let lookup = |address: u64| images.iter().find_map(|image| image.containing(address));
+    assert_eq!(lookup(77 * 4096 + 99), Some((77 * 4096, block_of(77, 100))));
+    assert_eq!((lookup(77 * 4096 + 100), lookup(77 * 4096 - 1)), (None, None));
+}
+
+fn bytes_of(table: &LiveTable<'_>) -> Vec<u8> {
+    let header = [MAGIC, VERSION, table.bucket_count.get(), 0, 0, 0, 0, 0];
+    let words = core::iter::once(table.counters).chain(table.buckets).flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
+    header.into_iter().chain(words).flat_map(u64::to_le_bytes).collect()
+}
+
+#[test]
+fn hostile_bytes_are_refused() {
+    let mut lines = memory(64);
+    let table = LiveTable::new(&mut lines).unwrap();
+    let _ = table.insert(0x1000, &block_of(1, 1));
+    let good = bytes_of(&table);
+    let refused = |bytes: &[u8], section_bytes: usize| format!("{}", LiveHeaderImage::parse(bytes, section_bytes as u64).unwrap_err());
+    assert!(refused(&good[..127], good.len()).contains("needs 128 bytes"));
+    assert!(refused(&good, good.len() - 1).contains("bytes"));
+    for (word, value) in [(0, 1), (1, 0), (2, 0), (2, 1), (2, 9), (2, u64::MAX)] {
+        let mut bytes = good.clone();
+        bytes[word * 8..][..8].copy_from_slice(&u64::to_le_bytes(value));
+        refused(&bytes, good.len());
+    }
+    let mut random = Random(3);
+    for _ in 0..3000 {
+        let noise: [u8; BucketImage::BYTES] = core::array::from_fn(|_| random.below(256) as u8);
+        let sampling = Sampling::new(random.below(u64::MAX));
+        for (address, block) in BucketImage::parse(&noise).blocks() {
+            assert!(address != 0 && sampling.factor(address, block.size) != 1);
+        }
+        let mut other = noise;
+        other.iter_mut().for_each(|byte| *byte ^= 1);
+        assert_eq!(BucketImage::parse_twice(&noise, &other).blocks().count(), 0);
+    }
+}

@@ -8,7 +8,8 @@
 
 use super::event::{EVENT_WORDS, Event};
 use super::place::{CURSOR, Cursor, PLACE_MASK, WASTED, LAPPED, EXPIRED};
-use super::{DONE, HEADER_LINES, MAGIC, RingConfig, RingStats, STATE_MASK, VERSION};
+use super::entry::{DONE, STATE_MASK};
+use super::{HEADER_LINES, MAGIC, RingConfig, RingStats, VERSION};
 use crate::section::{LINE_BYTES, SectionError, word_at};
 
 /// The checked header of a copied ring.

@@ -1,0 +1,89 @@
+//! Making a live table in memory and viewing one that is there.
+
+use super::LiveTable;
+#[cfg(not(loom))]
+use super::{BUCKET_LINES, HEADER_LINES, LEAST_BUCKETS, MOST_BUCKETS, image};
+#[cfg(not(loom))]
+use crate::error::ConfigError;
+use crate::section::SectionError;
+#[cfg(not(loom))]
+use crate::section::{LINE_BYTES, WordLine};
+#[cfg(not(loom))]
+use crate::sync::Ordering;
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
+mod real {
+    use super::*;
+    use crate::layout::Line;
+    use crate::section::{lines_at, lines_of};
+    use core::ptr::NonNull;
+
+    impl<'r> LiveTable<'r> {
+        /// Makes a table in borrowed memory, all of which it uses; [`live_bytes`] says how much
+        /// a number of cells takes.
+        ///
+        /// # Errors
+        /// Memory that is too short for two buckets, or too long.
+        pub fn new(memory: &'r mut [Line]) -> Result<LiveTable<'r>, ConfigError> {
+            make(lines_of(memory))
+        }
+
+        /// Makes a table in zero-filled memory; touches only its header.
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of `bytes` bytes for `'r`, all of them zero, and
+        /// is accessed only through live tables meanwhile (also by other processes).
+        ///
+        /// # Errors
+        /// Memory that is unaligned, too short for two buckets, or too long.
+        pub unsafe fn create(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, ConfigError> {
+            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
+            // SAFETY: the caller's promise, passed on.
+            make(unsafe { lines_at(base, bytes) }.map_err(|_| unaligned)?)
+        }
+
+        /// Views a table that was made before.
+        ///
+        /// # Safety
+        /// `base` is valid for reads and writes of `bytes` bytes for `'r` and is accessed only
+        /// through live tables meanwhile (also by other processes).
+        ///
+        /// # Errors
+        /// What is wrong with the memory.
+        pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, SectionError> {
+            // SAFETY: the caller's promise, passed on.
+            let lines = unsafe { lines_at(base, bytes) }?;
+            let table = LiveTable::view(lines)?;
+            let Some(header) = lines.first() else { return Err(SectionError::Foreign { what: "live table" }) };
+            // ORDERING: Acquire, partner: `write_header`.
+            let magic = header.0[0].load(Ordering::Acquire);
+            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+            let bucket_count = image::checked_bucket_count(magic, word, bytes as u64)?;
+            Ok(LiveTable { bucket_count, ..table })
+        }
+    }
+
+    fn make(lines: &[WordLine]) -> Result<LiveTable<'_>, ConfigError> {
+        let least = (HEADER_LINES as u64 + LEAST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
+        let most = (HEADER_LINES as u64 + MOST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
+        let value = (lines.len() * LINE_BYTES) as u64;
+        let table = LiveTable::view(lines).map_err(|_| ConfigError::OutOfRange { field: "live table bytes", value, least, most })?;
+        if let Some(header) = lines.first() {
+            table.write_header(header);
+        }
+        Ok(table)
+    }
+}
+
+#[cfg(loom)]
+impl<'r> LiveTable<'r> {
+    /// A table over loom's boxes.
+    pub fn of_memory(memory: &'r crate::section::SectionMemory) -> Result<LiveTable<'r>, SectionError> {
+        let table = LiveTable::view(memory.lines())?;
+        if let Some(header) = memory.lines().first() {
+            table.write_header(header);
+        }
+        Ok(table)
+    }
+}
