@@ -42,7 +42,8 @@ impl Region<'_> {
             // ORDERING: Relaxed, here and below: the hand says where to look, the state words
             // say what is there.
             let start = hand.load(Ordering::Relaxed);
-            if start.wrapping_sub(self.header.progress.load(Ordering::Relaxed)) >= 2 * slot_count {
+            // The mark may be ahead of the hand: a claim that lost its move marks where it was.
+            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed)) >= 2 * slot_count {
                 return Err(SaveError::Full);
             }
             let mut index = start % slot_count;
