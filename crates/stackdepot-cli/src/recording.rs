@@ -88,11 +88,6 @@ impl Recording {
         Ok(Recording { snapshot, symbols, shown_path })
     }
 
-    /// Where it lies.
-    pub fn path(&self) -> &str {
-        &self.shown_path
-    }
-
     /// What it is about.
     pub fn info(&self) -> &Info {
         self.snapshot.info()
@@ -132,6 +127,16 @@ impl Recording {
             live.bytes = live.bytes.saturating_add(stack.live.bytes);
         }
         live
+    }
+
+    /// What was ever allocated with a stack: by stored stacks, and by those that were evicted.
+    pub fn total(&self) -> Amount {
+        let evicted = self.snapshot.depot_stats().map_or([0; 4], |depot| depot.evicted_payload);
+        let [count, bytes, ..] = evicted;
+        self.snapshot.stacks().fold(Amount { count, bytes }, |sum, stack| Amount {
+            count: sum.count.saturating_add(stack.total.count),
+            bytes: sum.bytes.saturating_add(stack.total.bytes),
+        })
     }
 
     /// What was lost.

@@ -147,7 +147,7 @@ fn title(recording: &Recording) -> String {
 
 /// Live, total and lost, as `report` and the end of `run` begin.
 pub fn write_totals(text: &mut String, recording: &Recording) {
-    let live = recording.live();
+    let (live, total) = (recording.live(), recording.total());
     let counters = recording.snapshot.counters();
     let about = if recording.snapshot.is_sampled() { "~" } else { "" };
     let _ = writeln!(
@@ -160,8 +160,8 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
     let _ = writeln!(
         text,
         "total  {} in {}, {} events",
-        text::bytes(counters.get(Counter::AllocBytes)),
-        text::counted(counters.get(Counter::Allocs), "block"),
+        text::bytes(total.bytes),
+        text::counted(total.count, "block"),
         text::count(recording.snapshot.ring_stats().events),
     );
     let wrong = [

@@ -106,7 +106,7 @@ fn wait(mut child: Child, forwarder: Forwarder) -> Result<ExitStatus, Failure> {
     if let Some(pid) = pid {
         forwarder.started(pid);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while waitid(WaitId::Pid(pid), options) == Err(rustix::io::Errno::INTR) {}
+        while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
     }
     forwarder.finish();
     child.wait().map_err(|error| refuse(format_args!("cannot wait for the program: {}", reason(&error))))
