@@ -64,7 +64,10 @@ pub fn compare(call: &Call, stack: &[u64], end: End) {
         return;
     }
     // ORDERING: Acquire, partner: the Release below; the buffer is ours in between.
-    if BUSY.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+    if BUSY
+        .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed)
+        .is_err()
+    {
         return;
     }
     // SAFETY: `unw_backtrace`, found under that name.
@@ -73,27 +76,38 @@ pub fn compare(call: &Call, stack: &[u64], end: End) {
     let buffer = unsafe { &mut *BUFFER.0.get() };
     // SAFETY: a buffer as long as said.
     let count = unsafe { backtrace(buffer.as_mut_ptr(), ROOM as c_int) };
-    let found = buffer.get(..usize::try_from(count).unwrap_or(0)).unwrap_or_default();
+    let found = buffer
+        .get(..usize::try_from(count).unwrap_or(0))
+        .unwrap_or_default();
     judge(call, stack, end, found);
     // ORDERING: Release, partner: the Acquire above.
     BUSY.store(0, Ordering::Release);
 }
 
 fn is_turn(interval: u32) -> bool {
-    COUNTDOWN.fetch_add(1, Ordering::Relaxed).wrapping_add(1).is_multiple_of(interval)
+    COUNTDOWN
+        .fetch_add(1, Ordering::Relaxed)
+        .wrapping_add(1)
+        .is_multiple_of(interval)
 }
 
 fn judge(call: &Call, stack: &[u64], end: End, found: &[*mut c_void]) {
     let counters = &call.recorder.region.counters;
     counters.count(Counter::CheckTotal);
     let caller = call.frame.return_address;
-    let start = found.iter().take(OWN_FRAMES).position(|frame| *frame as usize == caller);
+    let start = found
+        .iter()
+        .take(OWN_FRAMES)
+        .position(|frame| *frame as usize == caller);
     let Some(theirs) = start.and_then(|start| found.get(start..)) else {
         // It did not get through the hook: nothing to compare with.
         counters.count(Counter::CheckTruncated);
         return;
     };
-    let equal = theirs.iter().zip(stack).all(|(theirs, ours)| *theirs as u64 == *ours);
+    let equal = theirs
+        .iter()
+        .zip(stack)
+        .all(|(theirs, ours)| *theirs as u64 == *ours);
     if equal && theirs.len() == stack.len() {
         counters.count(Counter::CheckEqual);
     } else if equal && (end != End::Complete || theirs.len() < stack.len()) {

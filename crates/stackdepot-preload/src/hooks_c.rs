@@ -10,7 +10,7 @@ use core::ptr::{copy_nonoverlapping, null_mut};
 use crate::hook::entry;
 use crate::record::Resize;
 use crate::symbols::{Real, real};
-use crate::thread::{Frame, enter};
+use crate::thread::{Frame, Purpose, enter};
 use crate::{arena, unwind};
 
 entry!(malloc, "rsi", malloc_body);
@@ -34,11 +34,12 @@ const PAGE_BYTES: usize = 4096;
 #[inline(always)]
 pub unsafe fn alloc_with(
     frame: *const Frame,
+    purpose: Purpose,
     size: usize,
     allocate: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let call = unsafe { enter(frame) };
+    let call = unsafe { enter(frame, purpose) };
     let block = allocate();
     if let Some(call) = call
         && !block.is_null()
@@ -50,12 +51,17 @@ pub unsafe fn alloc_with(
 
 /// A hook's free: the record, then the real call. Null and arena blocks go no further.
 #[inline(always)]
-pub unsafe fn free_with(frame: *const Frame, block: *mut c_void, release: impl FnOnce()) {
+pub unsafe fn free_with(
+    frame: *const Frame,
+    purpose: fn(usize) -> Purpose,
+    block: *mut c_void,
+    release: impl FnOnce(),
+) {
     if block.is_null() || arena::owns(block) {
         return;
     }
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let call = unsafe { enter(frame) };
+    let call = unsafe { enter(frame, purpose(block as usize)) };
     if let Some(call) = &call {
         call.freed(block as usize);
     }
@@ -72,7 +78,7 @@ pub unsafe fn resize_with(
     resize: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let Some(call) = (unsafe { enter(frame) }) else {
+    let Some(call) = (unsafe { enter(frame, Purpose::C) }) else {
         return resize();
     };
     let pending: Resize = call.resizing(block as usize);
@@ -92,7 +98,7 @@ unsafe extern "C-unwind" fn malloc_body(size: usize, frame: *const Frame) -> *mu
         return arena::allocate(size, 16);
     };
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, size, || (real.malloc)(size)) }
+    unsafe { alloc_with(frame, Purpose::C, size, || (real.malloc)(size)) }
 }
 
 unsafe extern "C-unwind" fn calloc_body(
@@ -101,11 +107,17 @@ unsafe extern "C-unwind" fn calloc_body(
     frame: *const Frame,
 ) -> *mut c_void {
     let Some(real) = real() else {
-        return count.checked_mul(size).map_or(null_mut(), |bytes| arena::allocate(bytes, 16));
+        return count
+            .checked_mul(size)
+            .map_or(null_mut(), |bytes| arena::allocate(bytes, 16));
     };
     // A product that overflows makes the real call fail, and nothing is recorded.
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, count.wrapping_mul(size), || (real.calloc)(count, size)) }
+    unsafe {
+        alloc_with(frame, Purpose::C, count.wrapping_mul(size), || {
+            (real.calloc)(count, size)
+        })
+    }
 }
 
 unsafe extern "C-unwind" fn realloc_body(
@@ -118,11 +130,15 @@ unsafe extern "C-unwind" fn realloc_body(
     };
     if block.is_null() {
         // SAFETY: forwards the program's own call.
-        return unsafe { alloc_with(frame, size, || (real.realloc)(block, size)) };
+        return unsafe { alloc_with(frame, Purpose::C, size, || (real.realloc)(block, size)) };
     }
     if arena::owns(block) {
         // SAFETY: forwards the program's own call.
-        return unsafe { alloc_with(frame, size, || arena_realloc(block, size, Some(real))) };
+        return unsafe {
+            alloc_with(frame, Purpose::C, size, || {
+                arena_realloc(block, size, Some(real))
+            })
+        };
     }
     // SAFETY: forwards the program's own call.
     unsafe { resize_with(frame, block, size, || (real.realloc)(block, size)) }
@@ -145,14 +161,14 @@ unsafe extern "C-unwind" fn reallocarray_body(
 unsafe extern "C-unwind" fn free_body(block: *mut c_void, frame: *const Frame) {
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
-    unsafe { free_with(frame, block, || (real.free)(block)) }
+    unsafe { free_with(frame, Purpose::Free, block, || (real.free)(block)) }
 }
 
 unsafe extern "C-unwind" fn free_sized_body(block: *mut c_void, size: usize, frame: *const Frame) {
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, block, || match real.free_sized {
+        free_with(frame, Purpose::Free, block, || match real.free_sized {
             Some(free_sized) => free_sized(block, size),
             None => (real.free)(block),
         })
@@ -168,9 +184,11 @@ unsafe extern "C-unwind" fn free_aligned_sized_body(
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, block, || match real.free_aligned_sized {
-            Some(free_aligned_sized) => free_aligned_sized(block, align, size),
-            None => (real.free)(block),
+        free_with(frame, Purpose::Free, block, || {
+            match real.free_aligned_sized {
+                Some(free_aligned_sized) => free_aligned_sized(block, align, size),
+                None => (real.free)(block),
+            }
         })
     }
 }
@@ -184,7 +202,7 @@ unsafe extern "C-unwind" fn memalign_body(
         return arena::allocate(size, align);
     };
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, size, || (real.memalign)(align, size)) }
+    unsafe { alloc_with(frame, Purpose::C, size, || (real.memalign)(align, size)) }
 }
 
 unsafe extern "C-unwind" fn aligned_alloc_body(
@@ -196,7 +214,11 @@ unsafe extern "C-unwind" fn aligned_alloc_body(
         return arena::allocate(size, align);
     };
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, size, || (real.aligned_alloc)(align, size)) }
+    unsafe {
+        alloc_with(frame, Purpose::C, size, || {
+            (real.aligned_alloc)(align, size)
+        })
+    }
 }
 
 unsafe extern "C-unwind" fn posix_memalign_body(
@@ -211,7 +233,7 @@ unsafe extern "C-unwind" fn posix_memalign_body(
     let mut status = 0;
     // SAFETY: forwards the program's own call; on success the real function has filled `place`.
     unsafe {
-        alloc_with(frame, size, || {
+        alloc_with(frame, Purpose::C, size, || {
             status = (real.posix_memalign)(place, align, size);
             if status == 0 { *place } else { null_mut() }
         });
@@ -225,7 +247,7 @@ unsafe extern "C-unwind" fn valloc_body(size: usize, frame: *const Frame) -> *mu
     };
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, size, || match real.valloc {
+        alloc_with(frame, Purpose::C, size, || match real.valloc {
             Some(valloc) => valloc(size),
             None => (real.memalign)(PAGE_BYTES, size),
         })
@@ -238,10 +260,12 @@ unsafe extern "C-unwind" fn pvalloc_body(size: usize, frame: *const Frame) -> *m
     };
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, size, || match real.pvalloc {
+        alloc_with(frame, Purpose::C, size, || match real.pvalloc {
             Some(pvalloc) => pvalloc(size),
             None => {
-                let rounded = size.checked_next_multiple_of(PAGE_BYTES).unwrap_or(usize::MAX);
+                let rounded = size
+                    .checked_next_multiple_of(PAGE_BYTES)
+                    .unwrap_or(usize::MAX);
                 (real.memalign)(PAGE_BYTES, rounded)
             }
         })

@@ -8,11 +8,11 @@
 
 use core::ffi::{CStr, c_void};
 
+use crate::arena;
 use crate::hook::entry;
 use crate::hooks_c::{alloc_with, free_with};
 use crate::symbols::{Real, real};
-use crate::thread::Frame;
-use crate::arena;
+use crate::thread::{Frame, Purpose};
 
 /// What the hooks of one form share: how they are exported and what they forward to.
 macro_rules! new_hooks {
@@ -28,7 +28,7 @@ macro_rules! new_hooks {
             };
             // SAFETY: forwards the program's own call.
             unsafe {
-                alloc_with(frame, size, || match real.$field {
+                alloc_with(frame, Purpose::New, size, || match real.$field {
                     Some(function) => function(size, $($argument),*),
                     None => new_without_library(real, size, $align, $throws),
                 })
@@ -48,7 +48,7 @@ macro_rules! delete_hooks {
             let Some(real) = real() else { return };
             // SAFETY: forwards the program's own call.
             unsafe {
-                free_with(frame, block, || match real.$field {
+                free_with(frame, Purpose::Delete, block, || match real.$field {
                     Some(function) => function(block, $($argument),*),
                     None => (real.free)(block),
                 })
@@ -115,7 +115,10 @@ fn throw_bad_alloc() {
     const NAME: &CStr = c"_ZSt17__throw_bad_allocv";
     // SAFETY: a valid name; the flags find the library only where it is loaded already.
     let throw = unsafe {
-        let library = libc::dlopen(c"libstdc++.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD);
+        let library = libc::dlopen(
+            c"libstdc++.so.6".as_ptr(),
+            libc::RTLD_LAZY | libc::RTLD_NOLOAD,
+        );
         libc::dlsym(library, NAME.as_ptr())
     };
     if !throw.is_null() {

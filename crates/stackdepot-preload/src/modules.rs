@@ -14,13 +14,19 @@ use crate::unwind::{Module, Sink};
 pub static SINK: Sink = Sink { loaded, unloaded };
 
 fn loaded(module: &Module<'_>) {
-    let Some(recorder) = process::running() else { return };
+    let Some(recorder) = process::running() else {
+        return;
+    };
     let entry = Entry {
         start: module.start,
         end: module.end,
         bias: module.load_bias,
         build_id: module.build_id,
-        path: if module.name.is_empty() { recorder.executable() } else { module.name },
+        path: if module.name.is_empty() {
+            recorder.executable()
+        } else {
+            module.name
+        },
     };
     let region = &recorder.region;
     match region.modules.add(&entry, tsc()) {
@@ -32,6 +38,9 @@ fn loaded(module: &Module<'_>) {
 
 fn unloaded(start: u64) {
     if let Some(recorder) = process::running() {
-        recorder.region.modules.mark_unloaded(start, start + 1, tsc());
+        recorder
+            .region
+            .modules
+            .mark_unloaded(start, start + 1, tsc());
     }
 }

@@ -10,9 +10,12 @@
 #![allow(unsafe_code)] // process-wide state behind raw pointers
 
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{
+    AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 
 use stackdepot_region::counters::Counter;
+use stackdepot_region::format::HEADER_BYTES;
 use stackdepot_region::ledger::Ledger;
 use stackdepot_region::writer::RegionWriter;
 
@@ -39,16 +42,26 @@ struct Path {
 impl Recorder {
     /// The path of the program's file; empty when the kernel does not tell.
     pub fn executable(&self) -> &[u8] {
-        self.executable.bytes.get(..self.executable.length).unwrap_or_default()
+        self.executable
+            .bytes
+            .get(..self.executable.length)
+            .unwrap_or_default()
     }
 }
 
 impl Path {
     fn of_executable() -> Path {
-        let mut path = Path { bytes: [0; 1024], length: 0 };
+        let mut path = Path {
+            bytes: [0; 1024],
+            length: 0,
+        };
         // SAFETY: a terminated path and a buffer as long as said.
         let length = unsafe {
-            libc::readlink(c"/proc/self/exe".as_ptr(), path.bytes.as_mut_ptr().cast(), path.bytes.len())
+            libc::readlink(
+                c"/proc/self/exe".as_ptr(),
+                path.bytes.as_mut_ptr().cast(),
+                path.bytes.len(),
+            )
         };
         path.length = usize::try_from(length).unwrap_or(0);
         path
@@ -124,11 +137,28 @@ pub fn enter_confinement() {
     }
 }
 
+/// The process is about to lose what every event needs (the time stamp counter): from here on it
+/// runs unrecorded, and says so in its file.
+pub fn stop() {
+    match running() {
+        Some(_) => {
+            CONFINED.store(true, Ordering::Relaxed);
+            CONTROL.progress.store(OFF, Ordering::Relaxed);
+            CONTROL.recorder.store(null_mut(), Ordering::Relaxed);
+            count_unrecorded();
+        }
+        None => enter_confinement(),
+    }
+}
+
 #[cold]
 #[inline(never)]
 fn first_event() -> Option<&'static Recorder> {
     // ORDERING: Relaxed: only decides who starts; the recorder is published separately.
-    match CONTROL.progress.compare_exchange(FRESH, STARTING, Ordering::Relaxed, Ordering::Relaxed) {
+    match CONTROL
+        .progress
+        .compare_exchange(FRESH, STARTING, Ordering::Relaxed, Ordering::Relaxed)
+    {
         Ok(_) => {}
         Err(STARTING) => {
             CONTROL.missed.fetch_add(1, Ordering::Relaxed);
@@ -174,7 +204,12 @@ fn start() -> Option<&'static Recorder> {
         become_child();
     }
     let region = open_region(path, orders.total_bytes)?;
-    let recorder = Recorder { region, epoch: epoch + 1, check_interval: orders.check_interval, executable: Path::of_executable() };
+    let recorder = Recorder {
+        region,
+        epoch: epoch + 1,
+        check_interval: orders.check_interval,
+        executable: Path::of_executable(),
+    };
     make_end_key();
     publish(recorder)
 }
@@ -198,14 +233,19 @@ fn open_region(path: &core::ffi::CStr, total_bytes: usize) -> Option<RegionWrite
 }
 
 fn publish(recorder: Recorder) -> Option<&'static Recorder> {
-    let place = memory::map(size_of::<Recorder>())?.cast::<Recorder>().as_ptr();
+    let place = memory::map(size_of::<Recorder>())?
+        .cast::<Recorder>()
+        .as_ptr();
     // SAFETY: fresh pages, large enough, page-aligned.
     let recorder: &'static Recorder = unsafe {
         place.write(recorder);
         &*place
     };
     let region = &recorder.region;
-    LEDGER.store(core::ptr::from_ref(region.run_ledger).cast_mut(), Ordering::Relaxed);
+    LEDGER.store(
+        core::ptr::from_ref(region.run_ledger).cast_mut(),
+        Ordering::Relaxed,
+    );
     OLD_BASE.store(region.base().as_ptr(), Ordering::Relaxed);
     OLD_BYTES.store(region.file_bytes(), Ordering::Relaxed);
     let missed = CONTROL.missed.swap(0, Ordering::Relaxed);
@@ -219,14 +259,13 @@ fn publish(recorder: Recorder) -> Option<&'static Recorder> {
 /// In a child: what was being written when the parent forked must not reach the parent's file.
 ///
 /// Its mapping is replaced by empty private memory, not taken away: a hook that a signal handler
-/// interrupted to fork may still hold addresses in it.
+/// interrupted to fork may still hold addresses in it. The header stays, for the ledger is there.
 pub fn leave_parents_region() {
     let base = OLD_BASE.swap(null_mut(), Ordering::Relaxed);
     let bytes = OLD_BYTES.load(Ordering::Relaxed);
-    if base.is_null() {
-        return;
+    if !base.is_null() && bytes > HEADER_BYTES {
+        memory::replace(base.wrapping_add(HEADER_BYTES), bytes - HEADER_BYTES);
     }
-    memory::replace(base, bytes);
 }
 
 /// Whether the page of CONTROL will be empty in children.

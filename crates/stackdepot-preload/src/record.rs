@@ -37,6 +37,10 @@ impl Call {
     /// The real function answered a new block.
     #[inline]
     pub fn allocated(&self, address: usize, size: usize) {
+        if self.is_recorded_inside(address) {
+            return;
+        }
+        self.note_inner_block(address);
         self.start_recording();
         let time = tsc();
         self.with_stack(|stack| self.record_alloc(stack, address as u64, size as u64, time));
@@ -62,7 +66,11 @@ impl Call {
         self.start_recording();
         let removed = self.recorder.region.live.remove(address as u64);
         self.stop_recording();
-        Resize { address: address as u64, removed, time: tsc() }
+        Resize {
+            address: address as u64,
+            removed,
+            time: tsc(),
+        }
     }
 
     /// The realloc worked: a free and an alloc with the same stack.
@@ -73,7 +81,10 @@ impl Call {
             self.record_free(stack, old);
             self.record_alloc(stack, address as u64, size as u64, time);
         });
-        self.recorder.region.counters.add(Counter::Reallocs, self.shard(), 1);
+        self.recorder
+            .region
+            .counters
+            .add(Counter::Reallocs, self.shard(), 1);
         self.stop_recording();
     }
 
@@ -99,12 +110,28 @@ impl Call {
         let thread = self.tid();
         let saved = counted(region, region.depot.save_acquire_lease(stack));
         if let Some(saved) = saved {
-            region.depot.add_payload(saved.handle, payload::ALLOCATED_BLOCKS, 1);
-            region.depot.add_payload(saved.handle, payload::ALLOCATED_BYTES, size);
+            region
+                .depot
+                .add_payload(saved.handle, payload::ALLOCATED_BLOCKS, 1);
+            region
+                .depot
+                .add_payload(saved.handle, payload::ALLOCATED_BYTES, size);
         }
         let weak = saved.map(|saved| saved.weak);
-        self.keep(address, &LiveBlock { stack: weak, size, thread, time });
-        let event = Event { time, thread, ..Event::new(EventKind::Alloc, address, size, weak) };
+        self.keep(
+            address,
+            &LiveBlock {
+                stack: weak,
+                size,
+                thread,
+                time,
+            },
+        );
+        let event = Event {
+            time,
+            thread,
+            ..Event::new(EventKind::Alloc, address, size, weak)
+        };
         self.fill(place, &event);
     }
 
@@ -115,14 +142,21 @@ impl Call {
         let mut event = Event {
             time: freed.time,
             thread: self.tid(),
-            ..Event::new(EventKind::Free, freed.address, 0, saved.map(|saved| saved.weak))
+            ..Event::new(
+                EventKind::Free,
+                freed.address,
+                0,
+                saved.map(|saved| saved.weak),
+            )
         };
         match freed.removed {
             Removed::Block(block) => {
                 event.size = block.size;
                 event.other_thread = block.thread;
                 event.other_time = Some(block.time);
-                event.other_stack = block.stack.filter(|stack| region.depot.renew(*stack).is_ok());
+                event.other_stack = block
+                    .stack
+                    .filter(|stack| region.depot.renew(*stack).is_ok());
                 release(&region.depot, &block);
             }
             Removed::Unsampled => {}
@@ -160,8 +194,10 @@ impl Call {
 
     /// The stack of the hook's caller, in the thread's scratch memory if it has some.
     #[inline]
+    #[allow(unsafe_code)] // uses the thread's own buffer
     fn with_stack(&self, record: impl FnOnce(&[u64])) {
-        match self.frame_buffer() {
+        // SAFETY: every caller is between start and stop of the recording, and calls this once.
+        match unsafe { self.frame_buffer() } {
             Some(buffer) => record(self.capture(buffer)),
             None => self.with_stack_on_stack(record),
         }
@@ -180,7 +216,9 @@ impl Call {
         match walk.end {
             crate::unwind::End::Complete => {}
             crate::unwind::End::LimitReached => counters.add(Counter::Truncated, self.shard(), 1),
-            crate::unwind::End::Truncated(_) => counters.add(Counter::UnwindFailed, self.shard(), 1),
+            crate::unwind::End::Truncated(_) => {
+                counters.add(Counter::UnwindFailed, self.shard(), 1)
+            }
         }
         let stack = buffer.get(..walk.frame_count).unwrap_or_default();
         if self.recorder.check_interval != 0 {

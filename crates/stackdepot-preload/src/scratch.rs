@@ -34,8 +34,12 @@ struct Chunk {
     blocks: AtomicPtr<Scratch>,
 }
 
-static POOL: [Chunk; CHUNK_COUNT] =
-    [const { Chunk { used: AtomicU64::new(0), blocks: AtomicPtr::new(null_mut()) } }; CHUNK_COUNT];
+static POOL: [Chunk; CHUNK_COUNT] = [const {
+    Chunk {
+        used: AtomicU64::new(0),
+        blocks: AtomicPtr::new(null_mut()),
+    }
+}; CHUNK_COUNT];
 
 /// A block for the running thread; null when there is none.
 pub fn claim() -> *mut Scratch {
@@ -92,7 +96,10 @@ impl Chunk {
             let index = (!used).trailing_zeros();
             let wanted = used | 1 << index;
             // ORDERING: AcqRel, partner: the Release in `give_back`: the last owner is done.
-            match self.used.compare_exchange_weak(used, wanted, Ordering::AcqRel, Ordering::Relaxed) {
+            match self
+                .used
+                .compare_exchange_weak(used, wanted, Ordering::AcqRel, Ordering::Relaxed)
+            {
                 Ok(_) => {
                     // SAFETY: index < 64 and the chunk has 64 blocks; the bit made it ours alone.
                     let block = unsafe { blocks.add(index as usize) };
@@ -115,7 +122,10 @@ impl Chunk {
         let bytes = size_of::<Scratch>() * CHUNK_BLOCKS;
         let fresh = crate::memory::map(bytes)?.cast::<Scratch>().as_ptr();
         // ORDERING: Release, partner: the Acquire above; Acquire on failure for the winner's mapping.
-        match self.blocks.compare_exchange(null_mut(), fresh, Ordering::Release, Ordering::Acquire) {
+        match self
+            .blocks
+            .compare_exchange(null_mut(), fresh, Ordering::Release, Ordering::Acquire)
+        {
             Ok(_) => Some(fresh),
             Err(winner) => {
                 crate::memory::unmap(fresh.cast(), bytes);

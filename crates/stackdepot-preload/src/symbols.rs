@@ -30,12 +30,17 @@ type Dlclose = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 
 macro_rules! table {
     (required { $($must:ident: $must_type:ty = $must_name:literal,)* }
-     optional { $($may:ident: $may_type:ty = $may_name:literal,)* }) => {
+     optional { $($may:ident: $may_type:ty = $may_name:literal,)* }
+     operators { $($operator:ident: $operator_type:ty = $operator_name:literal,)* }) => {
         /// The real functions. The required ones are in every glibc; the others may be absent.
         pub struct Real {
             $(#[doc = $must_name] pub $must: $must_type,)*
             $(#[doc = $may_name] pub $may: Option<$may_type>,)*
+            $(#[doc = $operator_name] pub $operator: Option<$operator_type>,)*
+            operators: [Code; OPERATOR_COUNT],
         }
+
+        const OPERATOR_COUNT: usize = [$($operator_name),*].len();
 
         fn look_up() -> Option<Real> {
             Some(Real {
@@ -50,6 +55,15 @@ macro_rules! table {
                         unsafe { transmute::<*mut c_void, $may_type>(symbol) }
                     })
                 },)*
+                $($operator: {
+                    next(cstr($operator_name)).map(|symbol| {
+                        // SAFETY: as above.
+                        unsafe { transmute::<*mut c_void, $operator_type>(symbol) }
+                    })
+                },)*
+                operators: [$($operator_name),*].map(|name| {
+                    next(cstr(name)).map_or(Code { start: 0, bytes: 0 }, code_of)
+                }),
             })
         }
     };
@@ -75,6 +89,8 @@ table! {
         rallocx: Rallocx = "rallocx\0",
         dallocx: Dallocx = "dallocx\0",
         sdallocx: Sdallocx = "sdallocx\0",
+    }
+    operators {
         new: New = "_Znwm\0",
         new_array: New = "_Znam\0",
         new_nothrow: NewTag = "_ZnwmRKSt9nothrow_t\0",
@@ -96,6 +112,60 @@ table! {
         delete_sized_aligned: DeleteWords = "_ZdlPvmSt11align_val_t\0",
         delete_array_sized_aligned: DeleteWords = "_ZdaPvmSt11align_val_t\0",
     }
+}
+
+/// Addresses of the code of one real `operator new` or `delete`.
+#[derive(Clone, Copy)]
+struct Code {
+    start: usize,
+    bytes: usize,
+}
+
+impl Real {
+    /// Whether an address lies in a real `operator new` or `delete`, which call `malloc` and `free`.
+    pub fn is_in_operator(&self, address: usize) -> bool {
+        self.operators
+            .iter()
+            .any(|code| address.wrapping_sub(code.start) < code.bytes)
+    }
+}
+
+/// Where a function's code lies, as far as its library's symbols tell.
+fn code_of(function: *mut c_void) -> Code {
+    // SAFETY: all zeros is valid for both; the call fills them or fails.
+    unsafe {
+        let mut info: libc::Dl_info = core::mem::zeroed();
+        let mut symbol: *mut c_void = core::ptr::null_mut();
+        let found = dladdr1(function, &raw mut info, &raw mut symbol, RTLD_DL_SYMENT);
+        let symbol = symbol.cast::<libc::Elf64_Sym>();
+        if found == 0 || symbol.is_null() || info.dli_saddr != function {
+            return Code { start: 0, bytes: 0 };
+        }
+        Code {
+            start: function as usize,
+            bytes: (*symbol).st_size as usize,
+        }
+    }
+}
+
+/// Whether an address lies in this library.
+pub fn is_own_code(address: usize) -> bool {
+    let start = (&raw const __ehdr_start) as usize;
+    address.wrapping_sub(start) < ((&raw const _etext) as usize).wrapping_sub(start)
+}
+
+const RTLD_DL_SYMENT: c_int = 1;
+
+unsafe extern "C" {
+    /// The library's first byte and the end of its code, from the linker.
+    static __ehdr_start: u8;
+    static _etext: u8;
+    fn dladdr1(
+        address: *const c_void,
+        info: *mut libc::Dl_info,
+        extra: *mut *mut c_void,
+        flags: c_int,
+    ) -> c_int;
 }
 
 const UNKNOWN: u32 = 0;

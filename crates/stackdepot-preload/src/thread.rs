@@ -8,7 +8,7 @@
 //! | state | meaning | an allocator call that comes now |
 //! |---|---|---|
 //! | IDLE | outside of every hook | is recorded |
-//! | CALLING | inside the real function | belongs to it (`operator new` calls `malloc`): not recorded |
+//! | CALLING | inside the real function | belongs to it (`operator new` calls `malloc`): not recorded, see [`Purpose`] |
 //! | RECORDING | between the real function and the caller | a signal handler's: recorded without the memo |
 //! | CALLING_NESTED, RECORDING_NESTED | the same inside of such a handler | one more level is lost, counted |
 //!
@@ -25,6 +25,7 @@ use stackdepot_region::counters::Counter;
 
 use crate::process::{self, Recorder};
 use crate::scratch::{self, Scratch};
+use crate::symbols;
 use crate::unwind::{Registers, ThreadSlot};
 
 /// What a naked hook pushes: the caller's frame pointer, below its return address.
@@ -54,6 +55,22 @@ enum State {
     RecordingNested,
 }
 
+/// What a hook is called for: decides which calls inside of the real function belong to it.
+///
+/// An `operator new` may run more than its own `malloc`: a new-handler, or the making of the
+/// exception that it throws. Those are calls of their own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A function of C: all that it calls belongs to it.
+    C,
+    /// An `operator new`: the calls out of an operator's own code belong to it.
+    New,
+    /// An `operator delete` of this block: the free of the same block belongs to it.
+    Delete(usize),
+    /// A free or realloc of C of this block.
+    Free(usize),
+}
+
 /// A frame nearer than this above the running one belongs to the real function that we called.
 const INSIDE_BYTES: usize = 64 * 1024;
 
@@ -69,10 +86,19 @@ pub struct Thread {
     /// Frame of the hook that set `state`, and the return address found there.
     hook_frame: Cell<*const Frame>,
     hook_return: Cell<usize>,
+    /// The hook's purpose as a word: `C_PURPOSE`, `NEW_PURPOSE`, or the block of a delete.
+    hook_purpose: Cell<usize>,
+    /// The block that a call inside of an `operator new` was last recorded with.
+    inner_block: Cell<usize>,
     scratch: Cell<*mut Scratch>,
 }
 
-const _: () = assert!(size_of::<Thread>() == 64);
+const C_PURPOSE: usize = 0;
+const NEW_PURPOSE: usize = 1;
+
+const _: () = assert!(size_of::<Thread>() == THREAD_BYTES);
+/// As the assembly below says.
+const THREAD_BYTES: usize = 64;
 
 global_asm!(
     ".pushsection .tbss.stackdepot_thread,\"awT\",@nobits",
@@ -113,6 +139,7 @@ pub struct Call {
     previous: State,
     previous_frame: *const Frame,
     previous_return: usize,
+    previous_purpose: usize,
 }
 
 /// Enters a hook: `None` when this call is not to be recorded.
@@ -121,7 +148,7 @@ pub struct Call {
 ///
 /// `frame` is what the naked part of the running hook pushed.
 #[inline]
-pub unsafe fn enter(frame: *const Frame) -> Option<Call> {
+pub unsafe fn enter(frame: *const Frame, purpose: Purpose) -> Option<Call> {
     let recorder = process::recorder()?;
     // SAFETY: the hook's frame outlives the hook's call, which outlives the `Call`.
     let frame = unsafe { &*frame };
@@ -130,7 +157,7 @@ pub unsafe fn enter(frame: *const Frame) -> Option<Call> {
     let is_nested = if previous == State::Idle {
         false
     } else {
-        thread.nesting(frame, recorder)?
+        thread.nesting(frame, purpose, recorder)?
     };
     let call = Call {
         thread,
@@ -140,10 +167,23 @@ pub unsafe fn enter(frame: *const Frame) -> Option<Call> {
         previous,
         previous_frame: thread.hook_frame.get(),
         previous_return: thread.hook_return.get(),
+        previous_purpose: thread.hook_purpose.get(),
     };
+    thread.hook_purpose.set(match purpose {
+        Purpose::C | Purpose::Free(_) => C_PURPOSE,
+        Purpose::New => NEW_PURPOSE,
+        Purpose::Delete(block) => block,
+    });
+    if purpose == Purpose::New {
+        thread.inner_block.set(0);
+    }
     thread.hook_frame.set(frame);
     thread.hook_return.set(frame.return_address);
-    thread.state.set(if is_nested { State::CallingNested } else { State::Calling });
+    thread.state.set(if is_nested {
+        State::CallingNested
+    } else {
+        State::Calling
+    });
     Some(call)
 }
 
@@ -154,13 +194,21 @@ impl Call {
         if self.thread.epoch.get() != self.recorder.epoch {
             self.thread.adopt(self.recorder);
         }
-        self.thread.state.set(if self.is_nested { State::RecordingNested } else { State::Recording });
+        self.thread.state.set(if self.is_nested {
+            State::RecordingNested
+        } else {
+            State::Recording
+        });
     }
 
     /// The recording is done for now; the real function may be called.
     #[inline]
     pub fn stop_recording(&self) {
-        self.thread.state.set(if self.is_nested { State::CallingNested } else { State::Calling });
+        self.thread.state.set(if self.is_nested {
+            State::CallingNested
+        } else {
+            State::Calling
+        });
     }
 
     /// The kernel's number of the thread.
@@ -175,6 +223,20 @@ impl Call {
         self.thread as *const Thread as usize >> 14
     }
 
+    /// Notes a block that is recorded while an outer `operator new` may be about to answer it too.
+    #[inline]
+    pub fn note_inner_block(&self, block: usize) {
+        if self.previous_purpose == NEW_PURPOSE && self.previous != State::Idle {
+            self.thread.inner_block.set(block);
+        }
+    }
+
+    /// Whether a call inside of this one recorded the block already.
+    #[inline]
+    pub fn is_recorded_inside(&self, block: usize) -> bool {
+        self.thread.hook_purpose.get() == NEW_PURPOSE && self.thread.inner_block.get() == block
+    }
+
     /// Registers of the hook's caller.
     #[inline]
     pub fn registers(&self) -> Registers {
@@ -187,12 +249,20 @@ impl Call {
     }
 
     /// Where the stack goes; `None` when the thread ends and when the pool is used up.
+    ///
+    /// # Safety
+    ///
+    /// Only between `start_recording` and `stop_recording`, and not while an earlier answer is in use.
     #[inline]
-    pub fn frame_buffer(&self) -> Option<&mut [u64]> {
+    pub unsafe fn frame_buffer(&self) -> Option<&'static mut [u64]> {
         // SAFETY: the thread's own block; RECORDING and RECORDING_NESTED are entered once each at a
-        // time (`nesting`), and each has a buffer of its own.
+        // time (`nesting`), each has a buffer of its own, and the caller uses it once at a time.
         let scratch = unsafe { self.thread.scratch.get().as_mut() }?;
-        Some(if self.is_nested { &mut scratch.nested_frames } else { &mut scratch.frames })
+        Some(if self.is_nested {
+            &mut scratch.nested_frames
+        } else {
+            &mut scratch.frames
+        })
     }
 
     /// The claim on the unwinder's memory.
@@ -207,6 +277,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         self.thread.hook_frame.set(self.previous_frame);
         self.thread.hook_return.set(self.previous_return);
+        self.thread.hook_purpose.set(self.previous_purpose);
         self.thread.state.set(self.previous);
     }
 }
@@ -214,12 +285,12 @@ impl Drop for Call {
 impl Thread {
     /// A call came while the thread is in a hook: `None` not recorded, `Some(is_nested)` recorded.
     #[cold]
-    fn nesting(&self, frame: &Frame, recorder: &Recorder) -> Option<bool> {
+    fn nesting(&self, frame: &Frame, purpose: Purpose, recorder: &Recorder) -> Option<bool> {
         let state = self.state.get();
         match state {
             State::Idle => Some(false),
             State::Calling | State::CallingNested => {
-                if self.is_inside(frame) {
+                if self.is_inside(frame) && self.belongs(frame, purpose) {
                     return None;
                 }
                 Some(state == State::CallingNested)
@@ -235,13 +306,31 @@ impl Thread {
 
     /// Whether a call comes from the real function that the hook is calling.
     fn is_inside(&self, frame: &Frame) -> bool {
-        let distance = (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
+        let distance =
+            (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
         distance < INSIDE_BYTES && self.frame_is_intact()
+    }
+
+    /// Whether a call from the real function is part of its work.
+    fn belongs(&self, frame: &Frame, purpose: Purpose) -> bool {
+        match (self.hook_purpose.get(), purpose) {
+            (C_PURPOSE, _) => true,
+            (NEW_PURPOSE, Purpose::C | Purpose::New) => {
+                // An operator that ends in a jump to another one seems to be called by us.
+                let caller = frame.return_address;
+                symbols::is_own_code(caller)
+                    || symbols::real().is_some_and(|real| real.is_in_operator(caller))
+            }
+            (NEW_PURPOSE, _) => false,
+            (block, Purpose::Free(inner) | Purpose::Delete(inner)) => block == inner,
+            (_, Purpose::C | Purpose::New) => false,
+        }
     }
 
     /// Whether the hook that set the state is gone for sure: its frame was overwritten.
     fn is_abandoned(&self, frame: &Frame) -> bool {
-        let distance = (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
+        let distance =
+            (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
         // Farther away than this it may be another, freed stack: not safe to look at.
         distance < INSIDE_BYTES && !self.frame_is_intact()
     }
@@ -257,7 +346,8 @@ impl Thread {
     #[cold]
     fn adopt(&self, recorder: &Recorder) {
         // SAFETY: asks the kernel a number.
-        self.tid.set(unsafe { libc::syscall(libc::SYS_gettid) } as u32);
+        self.tid
+            .set(unsafe { libc::syscall(libc::SYS_gettid) } as u32);
         if self.scratch.get().is_null() && !self.is_ending.get() {
             self.scratch.set(scratch::claim());
             process::call_at_thread_end();
