@@ -90,7 +90,7 @@ fn report(module: &LoadedModule) {
     (sink.loaded)(&Module {
         start: module.start,
         end: module.end,
-        load_bias: module.load_bias(),
+        load_bias: module.load_bias,
         name: module.name(),
         build_id: module.build_id(),
     });

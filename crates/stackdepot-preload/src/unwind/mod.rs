@@ -5,13 +5,14 @@
 //! threads; a miss reads the module's call-frame information, found without the loader's lock.
 //!
 //! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
-//! `expression`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
+//! `expression`, `elf`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
 //! modules), `gate` (against `dlclose`), `step`, `memo` (the last
 //! stack), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 pub mod cache;
+mod elf;
 mod expression;
 pub mod gate;
 pub mod known;

@@ -6,22 +6,11 @@
 
 #![allow(unsafe_code)] // calls `_dl_find_object`, reads mapped ELF headers
 
+use super::elf::{self, Segment};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-const PT_LOAD: u32 = 1;
-const PT_NOTE: u32 = 4;
-const PF_R: u32 = 4;
-const NT_GNU_BUILD_ID: u32 = 3;
-const ELF_MAGIC: [u8; 4] = *b"\x7fELF";
-const ELF_HEADER_BYTES: u64 = 64;
-/// Where the header has the offset of the program headers.
-const PHOFF_AT: usize = 32;
-/// Where it has their size and number.
-const PHENTSIZE_AT: usize = 54;
-const PHNUM_AT: usize = 56;
-const PROGRAM_HEADER_BYTES: usize = 56;
-/// The headers lie in the first page of the mapping, or they are not looked at.
+/// Program headers of a library lie in the first page of its mapping, or are not looked at.
 const FIRST_PAGE_BYTES: u64 = 4096;
 const NAME_LIMIT: usize = 4096;
 
@@ -48,12 +37,25 @@ type FindObject = unsafe extern "C" fn(*const c_void, *mut FoundObject) -> c_int
 
 static FIND_OBJECT: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
 
+/// Link map, program headers and their number of the main program.
+static MAIN_LINK_MAP: AtomicPtr<LinkMap> = AtomicPtr::new(core::ptr::null_mut());
+static MAIN_HEADERS: AtomicU64 = AtomicU64::new(0);
+static MAIN_HEADER_COUNT: AtomicU64 = AtomicU64::new(0);
+
 /// Resolves `_dl_find_object`; `false` if this glibc has none (before 2.35).
 pub fn init() -> bool {
     // SAFETY: dlsym with a valid name; called once at start-up, outside any walk.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
     // ORDERING: Release, with the Acquire in `find`; the pointee is code and never changes.
     FIND_OBJECT.store(found, Ordering::Release);
+    // SAFETY: getauxval only reads the auxiliary vector.
+    let auxiliary = |kind| unsafe { libc::getauxval(kind) };
+    if let Some(main) = find(auxiliary(libc::AT_ENTRY)) {
+        MAIN_HEADERS.store(auxiliary(libc::AT_PHDR), Ordering::Relaxed);
+        MAIN_HEADER_COUNT.store(auxiliary(libc::AT_PHNUM), Ordering::Relaxed);
+        // ORDERING: Release, with the Acquire in `headers_of`: carries the two above.
+        MAIN_LINK_MAP.store(main.link_map.cast_mut(), Ordering::Release);
+    }
     !found.is_null()
 }
 
@@ -66,11 +68,39 @@ pub struct LoadedModule {
     pub end: u64,
     /// Where its `.eh_frame_hdr` is.
     pub unwind_header: Option<u64>,
+    /// Difference between run-time addresses and those in the file.
+    pub load_bias: u64,
+    /// Address and number of its program headers, where they could be found.
+    headers: Option<(u64, u64)>,
     link_map: *const LinkMap,
 }
 
 /// The module that holds `pc`, if any.
 pub fn find(pc: u64) -> Option<LoadedModule> {
+    let found = find_object(pc)?;
+    // SAFETY: the loader keeps the link map as long as the module, which `gate` holds; null
+    // is handled.
+    let load_bias = unsafe { found.link_map.as_ref() }.map_or(0, |map| map.load_bias);
+    let header = found.eh_frame as u64;
+    let mut module = LoadedModule {
+        start: found.map_start as u64,
+        end: found.map_end as u64,
+        unwind_header: (header != 0).then_some(header),
+        load_bias,
+        headers: headers_of(&found, load_bias),
+        link_map: found.link_map,
+    };
+    // The loader answers for one segment where a module has holes between its segments.
+    for segment in module.segments().filter(Segment::is_loaded) {
+        module.start = module.start.min(segment.address & !(FIRST_PAGE_BYTES - 1));
+        module.end = module
+            .end
+            .max(segment.address.saturating_add(segment.memory_bytes));
+    }
+    Some(module)
+}
+
+fn find_object(pc: u64) -> Option<FoundObject> {
     // ORDERING: Acquire, with the Release in `init`.
     let function = FIND_OBJECT.load(Ordering::Acquire);
     if function.is_null() {
@@ -88,31 +118,37 @@ pub fn find(pc: u64) -> Option<LoadedModule> {
     };
     // SAFETY: any address may be asked for; the result has the layout that the ABI fixes.
     let status = unsafe { function(pc as *const c_void, &raw mut found) };
-    if status != 0 {
-        return None;
+    (status == 0).then_some(found)
+}
+
+/// Where the module's program headers are: the kernel says it of the main program, a library
+/// has them in its first page (unless they were moved by tools like patchelf).
+fn headers_of(found: &FoundObject, load_bias: u64) -> Option<(u64, u64)> {
+    // ORDERING: Acquire, with the Release in `init`.
+    let main = MAIN_LINK_MAP.load(Ordering::Acquire);
+    if !main.is_null() && core::ptr::eq(main, found.link_map) {
+        let count = MAIN_HEADER_COUNT.load(Ordering::Relaxed);
+        return Some((MAIN_HEADERS.load(Ordering::Relaxed), count));
     }
-    let header = found.eh_frame as u64;
-    Some(LoadedModule {
-        start: found.map_start as u64,
-        end: found.map_end as u64,
-        unwind_header: (header != 0).then_some(header),
-        link_map: found.link_map,
-    })
+    let mut start = found.map_start as u64;
+    if load_bias != start {
+        // One segment of several, or a file whose addresses do not start at 0.
+        let at_bias =
+            find_object(load_bias).filter(|at| core::ptr::eq(at.link_map, found.link_map));
+        start = at_bias.map_or(start, |_| load_bias);
+    }
+    // SAFETY: the start of one of the module's segments, which span at least a page.
+    let header =
+        unsafe { core::slice::from_raw_parts(start as *const u8, elf::HEADER_BYTES as usize) };
+    let (offset, count) = elf::program_headers_of(header)?;
+    let end = offset.checked_add(count.checked_mul(elf::PROGRAM_HEADER_BYTES)?)?;
+    (end <= FIRST_PAGE_BYTES).then_some((start.checked_add(offset)?, count))
 }
 
 impl LoadedModule {
     /// What distinguishes this load from a later one at the same place.
     pub fn identity(&self) -> u64 {
         self.link_map as u64
-    }
-
-    /// Difference between run-time addresses and those in the file.
-    pub fn load_bias(&self) -> u64 {
-        if self.link_map.is_null() {
-            return self.start;
-        }
-        // SAFETY: the loader keeps the link map as long as the module, which `gate` holds.
-        unsafe { (*self.link_map).load_bias }
     }
 
     /// The loader's name of the module: a path, or empty for the main program.
@@ -133,35 +169,26 @@ impl LoadedModule {
     /// The GNU build-id, or an empty slice.
     pub fn build_id(&self) -> &[u8] {
         self.segments()
-            .filter(|segment| segment.kind == PT_NOTE)
-            .find_map(|segment| build_id_in(self.bytes(segment.address, segment.bytes)?))
+            .filter(Segment::is_notes)
+            .find_map(|segment| elf::build_id(self.bytes(segment.address, segment.file_bytes)?))
             .unwrap_or(&[])
     }
 
     /// The bytes from `address` to the end of the readable segment that it lies in.
     pub fn bytes_from(&self, address: u64) -> Option<&[u8]> {
-        if self.program_headers().is_none() {
-            // patchelf moves the headers to the end of the file. The tables say themselves
-            // how far they reach, so that the mapping's end is bound enough.
-            return self.bytes(address, self.end.checked_sub(address)?);
-        }
-        let segment = self.segment_of(address)?;
-        self.bytes(
-            address,
-            segment
-                .address
-                .checked_add(segment.bytes)?
-                .checked_sub(address)?,
-        )
-    }
-
-    fn segment_of(&self, address: u64) -> Option<Segment> {
-        self.segments().find(|segment| {
-            segment.kind == PT_LOAD
-                && segment.flags & PF_R != 0
-                && address >= segment.address
-                && address - segment.address < segment.bytes
-        })
+        let end = if self.headers.is_none() {
+            // The tables say themselves how far they reach: the mapping's end is bound enough.
+            self.end
+        } else {
+            self.segments()
+                .filter(Segment::is_readable)
+                .filter_map(|segment| {
+                    let end = segment.address.checked_add(segment.file_bytes)?;
+                    (segment.address..end).contains(&address).then_some(end)
+                })
+                .next()?
+        };
+        self.bytes(address, end.checked_sub(address)?)
     }
 
     /// `byte_count` bytes at `address`, which the headers say is inside a readable segment.
@@ -175,81 +202,24 @@ impl LoadedModule {
         Some(unsafe { core::slice::from_raw_parts(address as *const u8, byte_count as usize) })
     }
 
-    /// The program headers, at their run-time addresses.
-    fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
-        let bias = self.load_bias();
-        self.program_headers()
-            .unwrap_or(&[])
-            .chunks_exact(PROGRAM_HEADER_BYTES)
-            .filter_map(move |header| Segment::parse(header, bias))
+    fn segments(&self) -> impl Iterator<Item = Segment> + use<> {
+        let headers = self.headers.map_or(&[][..], |(address, count)| {
+            // SAFETY: the module's program headers, mapped as long as the module, which
+            // `gate` holds; their place comes from the kernel or a checked ELF header.
+            unsafe {
+                core::slice::from_raw_parts(
+                    address as *const u8,
+                    (count * elf::PROGRAM_HEADER_BYTES) as usize,
+                )
+            }
+        });
+        elf::segments(headers, self.load_bias)
     }
-
-    fn program_headers(&self) -> Option<&[u8]> {
-        // The mapping starts with the file's first page in everything that linkers make.
-        let header = self.bytes(self.start, ELF_HEADER_BYTES)?;
-        if header.get(..4)? != ELF_MAGIC || u16_at(header, PHENTSIZE_AT)? != 56 {
-            return None;
-        }
-        let offset = u64_at(header, PHOFF_AT)?;
-        let byte_count = u64::from(u16_at(header, PHNUM_AT)?) * PROGRAM_HEADER_BYTES as u64;
-        if offset.checked_add(byte_count)? > FIRST_PAGE_BYTES {
-            return None;
-        }
-        self.bytes(self.start.checked_add(offset)?, byte_count)
-    }
-}
-
-/// One program header.
-#[derive(Clone, Copy)]
-struct Segment {
-    kind: u32,
-    flags: u32,
-    address: u64,
-    bytes: u64,
-}
-
-impl Segment {
-    fn parse(header: &[u8], bias: u64) -> Option<Segment> {
-        let file_bytes = u64_at(header, 32)?;
-        Some(Segment {
-            kind: u32_at(header, 0)?,
-            flags: u32_at(header, 4)?,
-            address: u64_at(header, 16)?.wrapping_add(bias),
-            bytes: file_bytes,
-        })
-    }
-}
-
-/// Looks for the build-id among the notes of one segment.
-fn build_id_in(mut notes: &[u8]) -> Option<&[u8]> {
-    loop {
-        let name_bytes = u32_at(notes, 0)? as usize;
-        let value_bytes = u32_at(notes, 4)? as usize;
-        let kind = u32_at(notes, 8)?;
-        let value_at = 12_usize.checked_add(name_bytes.checked_next_multiple_of(4)?)?;
-        let value_end = value_at.checked_add(value_bytes)?;
-        if kind == NT_GNU_BUILD_ID && notes.get(12..16)? == b"GNU\0" {
-            return notes.get(value_at..value_end);
-        }
-        notes = notes.get(value_end.checked_next_multiple_of(4)?..)?;
-    }
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{build_id_in, find, init};
+    use super::{find, init};
 
     #[test]
     fn our_own_code_is_found_with_its_name_and_bounds() {
@@ -263,17 +233,5 @@ mod tests {
         assert!(libc.name().ends_with(b"libc.so.6"));
         assert_eq!(libc.build_id().len(), 20);
         assert!(find(0x10).is_none());
-    }
-
-    #[test]
-    fn damaged_notes_have_no_build_id() {
-        let mut note = vec![4, 0, 0, 0, 4, 0, 0, 0, 3, 0, 0, 0];
-        note.extend_from_slice(b"GNU\0abcd");
-        assert_eq!(build_id_in(&note), Some(&b"abcd"[..]));
-        for cut in 0..note.len() {
-            assert_eq!(build_id_in(&note[..cut]), None);
-        }
-        let huge = [0xff; 64];
-        assert_eq!(build_id_in(&huge), None);
     }
 }
