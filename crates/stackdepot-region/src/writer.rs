@@ -251,6 +251,9 @@ pub fn map_ledger(first_path: &CStr) -> Result<&'static Ledger, CreateError> {
                 false => Err(CreateError::NotARun),
             };
         }
+        if word(0).is_some_and(|magic| magic != 0) {
+            return Err(CreateError::NotARun);
+        }
         drop(fd);
         if waited_ms + 1 < COMPLETION_LIMIT_MS {
             sys::sleep(1);

@@ -1,0 +1,146 @@
+//! A writer that is killed at any moment leaves a file that can be read.
+#![allow(unsafe_code)] // forks, or gives a mapping back
+
+mod common;
+
+use std::path::Path;
+use std::time::Duration;
+
+use common::*;
+use stackdepot_region::error::CreateError;
+use stackdepot_region::reader::RegionFile;
+use stackdepot_region::reader::snapshot::Gone;
+use stackdepot_region::writer::{CreateOptions, RegionWriter};
+
+/// Forks; the child runs `work` and ends with its answer, without any handler of the harness.
+fn fork(work: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child only runs the writer half, which allocates nothing and takes no lock.
+    match unsafe { libc::fork() } {
+        0 => {
+            let status = work();
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(status) }
+        }
+        pid => pid,
+    }
+}
+
+fn kill_and_wait(pid: i32) {
+    // SAFETY: the child is ours and not waited for yet.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+    wait(pid);
+}
+
+fn wait(pid: i32) -> i32 {
+    let mut status = 0;
+    // SAFETY: as above; `status` is a valid place.
+    unsafe { libc::waitpid(pid, &mut status, 0) };
+    status
+}
+
+/// Checks all that the file shows; answers how many stacks.
+fn check(path: &Path) -> usize {
+    let file = RegionFile::open(path).unwrap();
+    assert!(!file.is_running());
+    let snapshot = file.snapshot().unwrap();
+    assert!(snapshot.problems().is_empty(), "{:?}", snapshot.problems());
+    assert_eq!(
+        snapshot.skipped().nodes_changed,
+        0,
+        "nothing changes any more"
+    );
+    let mut count = 0;
+    for record in snapshot.stacks() {
+        check_frames(&snapshot.stack(record.weak).unwrap().frames);
+        count += 1;
+    }
+    for block in snapshot.live_blocks() {
+        let weak = block.block.stack.unwrap();
+        check_frames(&snapshot.stack(weak).unwrap().frames); // held, so it must be there
+    }
+    for event in snapshot.events() {
+        match snapshot.stack(event.stack.unwrap()) {
+            Ok(stack) => drop(check_frames(&stack.frames)),
+            Err(gone) => assert_eq!(gone, Gone::Evicted),
+        }
+    }
+    count
+}
+
+#[test]
+fn file_of_a_killed_process_is_read_whole() {
+    let directory = Directory::new();
+    let mut random = Random(4242);
+    let mut stack_count = 0;
+    for round in 0..60 {
+        let path = directory.path(&format!("file{round}"));
+        let name = c_path(&path);
+        let file_bytes = if round % 2 == 0 { 512 << 10 } else { 2 << 20 };
+        let pid = fork(|| {
+            let Ok(writer) = RegionWriter::create(&name, &CreateOptions::alone(file_bytes)) else {
+                return 1;
+            };
+            churn(&writer, 0, round + 1, 150, |_| true);
+            0
+        });
+        while RegionFile::open(&path).is_err() {
+            std::thread::sleep(Duration::from_micros(200)); // ends with the child's creation
+        }
+        std::thread::sleep(Duration::from_micros(random.below(30_000)));
+        kill_and_wait(pid);
+        stack_count += check(&path);
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert!(stack_count > 1000, "{stack_count}");
+}
+
+#[test]
+fn process_killed_while_it_makes_a_file_leaves_no_region_file_that_misleads() {
+    let directory = Directory::new();
+    let mut random = Random(777);
+    for round in 0..60 {
+        let path = directory.path(&format!("file{round}"));
+        let name = c_path(&path);
+        let pid = fork(|| {
+            let _ = RegionWriter::create(&name, &CreateOptions::alone(8 << 20));
+            0
+        });
+        std::thread::sleep(Duration::from_micros(random.below(6_000)));
+        kill_and_wait(pid);
+        match RegionFile::open(&path) {
+            Ok(file) => assert!(file.snapshot().unwrap().problems().is_empty()),
+            Err(error) => assert!(!error.to_string().contains("damaged"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn file_size_limit_refuses_and_does_not_kill() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let name = c_path(&path);
+    let pid = fork(|| {
+        let limit = libc::rlimit {
+            rlim_cur: 1 << 20,
+            rlim_max: 1 << 20,
+        };
+        // SAFETY: only the child is limited.
+        unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) };
+        let made = RegionWriter::create(&name, &CreateOptions::alone(2 << 20));
+        i32::from(!matches!(made, Err(CreateError::Preallocate(_))))
+    });
+    assert_eq!(wait(pid), 0, "neither SIGXFSZ nor a file");
+    assert!(!path.exists());
+}
+
+#[test]
+fn creation_keeps_errno() {
+    let directory = Directory::new();
+    let name = c_path(&directory.path("no/such/place"));
+    // SAFETY: this thread's errno.
+    unsafe { *libc::__errno_location() = 12345 };
+    let made = RegionWriter::create(&name, &CreateOptions::alone(1 << 20));
+    // SAFETY: as above.
+    assert_eq!(unsafe { *libc::__errno_location() }, 12345);
+    assert!(made.is_err());
+}
