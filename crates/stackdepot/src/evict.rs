@@ -5,6 +5,7 @@
 //! released, then overwritten. So whoever finds the leaf's generation unchanged has read
 //! ancestors that were still there.
 
+use crate::handle::Tick;
 use crate::index::Entry;
 use crate::layout::{Region, Slot};
 use crate::state::State;
@@ -18,8 +19,10 @@ pub(crate) enum Wanted {
     Free,
     /// Free slots, and evictable nodes where no saved stack ends.
     FreeOrUnsaved,
-    /// Free slots and every evictable node.
+    /// Free slots and every evictable node, second chances granted.
     FreeOrEvictable,
+    /// Free slots and every node that nobody holds.
+    FreeOrUnheld,
 }
 
 impl Region<'_> {
@@ -33,25 +36,21 @@ impl Region<'_> {
         if wanted == Wanted::Free || (wanted == Wanted::FreeOrUnsaved && state.is_saved()) {
             return false;
         }
-        self.is_evictable(slot, state) && self.retire(number, slot, state)
-    }
-
-    /// Whether a node is held by nobody and used up its second chance.
-    ///
-    /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
-    fn is_evictable(&self, slot: &Slot, state: State) -> bool {
-        if !state.is_live() || state.references() != 0 {
-            return false;
-        }
-        if state.has(State::LEASED) {
-            // With leases the stamp is the recency.
-            return crate::Tick(state.stamp()).is_over(self.now(), self.lease_ticks);
-        }
-        if state.has(State::VISITED) {
+        if wanted != Wanted::FreeOrUnheld && state.has(State::VISITED) && !state.has(State::LEASED) {
             slot.clear_visited(state);
             return false;
         }
-        true
+        self.is_unheld(state) && self.retire(number, slot, state)
+    }
+
+    /// Whether a node has no references and no lease. (With leases the stamp is the recency.)
+    ///
+    /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
+    fn is_unheld(&self, state: State) -> bool {
+        if !state.is_live() || state.references() != 0 {
+            return false;
+        }
+        !state.has(State::LEASED) || Tick(state.stamp()).is_over(self.now(), self.lease_ticks)
     }
 
     /// LIVE without references -> OWNED, unlinked, parent released. Answers whether the slot is
@@ -113,14 +112,13 @@ impl Region<'_> {
     }
 
     /// Evicts one node of two full buckets, so that an entry becomes free.
-    pub fn evict_among<'c>(&self, cells: impl Iterator<Item = &'c AtomicU64> + Clone) -> bool {
-        // Twice: the first look may only take second chances away.
-        for cell in cells.clone().chain(cells) {
+    pub fn evict_among<'c>(&self, cells: impl Iterator<Item = &'c AtomicU64>) -> bool {
+        for cell in cells {
             // ORDERING: Relaxed: a candidate, checked on the state word.
             let entry = Entry(cell.load(Ordering::Relaxed));
             let Some(slot) = self.slot(entry.slot()) else { continue };
             let state = slot.state_now();
-            if !entry.is_tentative() && self.is_evictable(slot, state) && self.retire(entry.slot(), slot, state) {
+            if !entry.is_tentative() && self.is_unheld(state) && self.retire(entry.slot(), slot, state) {
                 count(&self.header.counters.crowd_evicted);
                 self.give_back(entry.slot());
                 return true;

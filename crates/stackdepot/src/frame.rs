@@ -223,6 +223,8 @@ impl<'r> WindowTable<'r> {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn table() -> [AtomicU64; WINDOW_COUNT] {
@@ -230,12 +232,9 @@ mod tests {
     }
 
     fn decode(table: WindowTable<'_>, encoded: &Encoded, windows: Windows, length: usize) -> Run {
-        let mut run = [0; RUN_FRAMES];
-        for (position, place) in run.iter_mut().enumerate().take(length) {
-            let pair = encoded.lows.get(position / 2).copied().unwrap();
-            *place = table.high_bits(windows.cell_of(position)) | (pair >> (32 * (position % 2)) & 0xffff_ffff);
-        }
-        run
+        let lows = encoded.lows.iter().flat_map(|pair| [low(*pair), high(*pair)]);
+        let frames = lows.enumerate().map(|(position, low)| table.high_bits(windows.cell_of(position)) | low);
+        pad(&frames.take(length).collect::<std::vec::Vec<_>>())
     }
 
     #[test]

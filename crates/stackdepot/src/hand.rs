@@ -18,6 +18,9 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Most slots that one claim looks at.
 const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
+/// After so many steps a claim gives no second chances any more: other threads may set them as
+/// fast as the hand takes them away, and that must not look like "everything is held".
+const PATIENT_STEPS: u64 = if cfg!(loom) { 3 } else { 512 };
 /// Slots between two looks at the hand.
 const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
 /// Attempts at moving the progress mark; who loses them all was overtaken by later marks.
@@ -50,7 +53,11 @@ impl Region<'_> {
             for position in start..start + BATCH {
                 let number = index as u32 + 1;
                 index = if index + 1 == slot_count { 0 } else { index + 1 };
-                let wanted = if position < slot_count { Wanted::Free } else { Wanted::FreeOrEvictable };
+                let wanted = match position {
+                    free_lap if free_lap < slot_count => Wanted::Free,
+                    _ if steps < PATIENT_STEPS => Wanted::FreeOrEvictable,
+                    _ => Wanted::FreeOrUnheld,
+                };
                 if self.try_claim(number, wanted) {
                     move_hand(hand, start, position + 1);
                     self.mark_progress(position + 1);

@@ -113,7 +113,7 @@ impl Bucket {
 
 impl<'r> Pair<'r> {
     /// Every cell, in the one order that all threads scan in.
-    pub fn cells(self) -> impl Iterator<Item = &'r AtomicU64> + Clone {
+    pub fn cells(self) -> impl Iterator<Item = &'r AtomicU64> {
         self.first.cells.iter().chain(&self.second.cells)
     }
 

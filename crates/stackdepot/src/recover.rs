@@ -51,9 +51,14 @@ impl Region<'_> {
         self.clear_marks_and_hints();
         self.mark_committed(&mut recovered);
         self.unmark_broken_chains();
+        if self.mark_exts() {
+            // Unmarking only ends conflicts, so the second time there is none.
+            self.unmark_broken_chains();
+            self.mark_exts();
+        }
         self.drop_unmarked(&mut recovered);
         self.recount(live_holds, &mut recovered);
-        self.settle_counters(&recovered);
+        self.settle_counters();
         // ORDERING: fence(SeqCst): and falls after the last change.
         fence(Ordering::SeqCst);
         set(&self.header.dirty, 0);
@@ -106,10 +111,42 @@ impl Region<'_> {
     fn unmark_broken_chains(&self) {
         for (number, slot) in self.numbered() {
             if State(get(&slot.state)).has(State::MARK) && !self.is_chain_sound(number) {
-                set(&slot.state, get(&slot.state) & !State::MARK);
-                self.unlink_all(number, slot);
+                self.unmark(number, slot);
             }
         }
+    }
+
+    fn unmark(&self, number: u32, slot: &Slot) {
+        set(&slot.state, get(&slot.state) & !State::MARK);
+        if let Some(pair) = self.pair(slot.hash.load(Ordering::Relaxed)) {
+            pair.unlink(number);
+        }
+    }
+
+    /// Gives each EXT slot of a marked wide node to that node alone; answers whether some node
+    /// came too late and lost its mark, which may break the chains below it.
+    fn mark_exts(&self) -> bool {
+        let mut is_broken = false;
+        for slot in self.slots {
+            let state = State(get(&slot.state));
+            if state.status() == Status::Ext {
+                set(&slot.state, state.0 & !State::MARK);
+            }
+        }
+        for (number, slot) in self.numbered() {
+            let state = State(get(&slot.state));
+            if !(state.has(State::MARK) && state.is_live() && state.has(State::WIDE)) {
+                continue;
+            }
+            match self.slot((get(&slot.link) >> 32) as u32) {
+                Some(ext) if !State(get(&ext.state)).has(State::MARK) => set(&ext.state, State::EXT | State::MARK),
+                _ => {
+                    self.unmark(number, slot);
+                    is_broken = true;
+                }
+            }
+        }
+        is_broken
     }
 
     fn is_chain_sound(&self, number: u32) -> bool {
@@ -142,21 +179,8 @@ impl Region<'_> {
         (0..state.length()).all(|position| table.is_taken(Windows(windows).cell_of(position)))
     }
 
-    fn unlink_all(&self, number: u32, slot: &Slot) {
-        if let Some(pair) = self.pair(slot.hash.load(Ordering::Relaxed)) {
-            pair.unlink(number);
-        }
-    }
-
-    /// Step 4: frees what is not kept; the EXT slots of kept wide nodes are kept with them, once.
+    /// Step 4: frees what is not kept.
     fn drop_unmarked(&self, recovered: &mut Recovered) {
-        for (_, slot) in self.numbered() {
-            let state = State(get(&slot.state));
-            let is_kept_wide = state.has(State::MARK) && state.is_live() && state.has(State::WIDE);
-            if let (true, Some(ext)) = (is_kept_wide, self.slot((get(&slot.link) >> 32) as u32)) {
-                set(&ext.state, State::EXT | State::MARK);
-            }
-        }
         for (number, slot) in self.numbered() {
             let state = State(get(&slot.state));
             if state.has(State::MARK) {
@@ -218,9 +242,19 @@ impl Region<'_> {
         true
     }
 
-    /// Makes the gauge of stored nodes right again.
-    fn settle_counters(&self, recovered: &Recovered) {
+    /// Makes both gauges right again: a killed writer may have stored or evicted without counting.
+    fn settle_counters(&self) {
+        let states = || self.slots.iter().map(|slot| State(get(&slot.state)));
+        let node_count = states().filter(|state| state.is_live()).count() as u64;
+        let stack_count = states().filter(|state| state.is_saved()).count() as u64;
         let counters = &self.header.counters;
-        set(&counters.evicted_nodes, get(&counters.new_nodes).saturating_sub(recovered.kept_nodes));
+        settle(&counters.new_nodes, &counters.evicted_nodes, node_count);
+        settle(&counters.new_stacks, &counters.evicted_stacks, stack_count);
     }
+}
+
+/// Moves the smaller of two counters up until their difference is the gauge.
+fn settle(new: &AtomicU64, evicted: &AtomicU64, gauge: u64) {
+    set(new, get(new).max(get(evicted).saturating_add(gauge)));
+    set(evicted, get(new).saturating_sub(gauge));
 }

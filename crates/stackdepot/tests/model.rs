@@ -113,7 +113,7 @@ impl Twin<'_> {
             }
         }
         let is_wide = |frames: &Vec<u64>| {
-            let run = if frames.len() % 10 == 0 { 10 } else { frames.len() % 10 };
+            let run = if frames.len().is_multiple_of(10) { 10 } else { frames.len() % 10 };
             let highs: HashSet<u64> = frames[..run].iter().map(|frame| frame >> 32).collect();
             highs.iter().filter(|high| ![0x5555, 0x7fff].contains(high)).count() > 0
         };
