@@ -92,6 +92,12 @@ impl RingConfig {
         if self.most_chunk() > 1 { self.event_count + 2 * self.tick_events() } else { self.event_count }
     }
 
+    /// Lines of memory, header and shards included.
+    #[cfg(loom)]
+    pub const fn model_line_count(&self) -> usize {
+        self.line_count()
+    }
+
     pub(crate) const fn line_count(&self) -> usize {
         HEADER_LINES + self.shard_count as usize + self.entry_count() as usize
     }

@@ -4,6 +4,7 @@
 //! 5 million live blocks against 60,000 cells (issue 2, bar 8: within 10 % for every stack with
 //! more than 5 % of the live bytes); smaller runs with many seeds. Prints the worst error and how
 //! full the table was.
+#![cfg(not(loom))]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
 
 use stackdepot::live::{Inserted, LiveBlock, LiveTable, Removed, Sampling, live_bytes};
@@ -148,7 +149,7 @@ fn estimates_hold_over_many_seeds() {
             }
         }
         println!("{sizes:?}: worst error of 24 seeds {:.2} %, least cells in use {:.1} %", worst.0 * 100.0, worst.1 * 100.0);
-        assert!(worst.0 < 0.1 && worst.1 >= 0.75);
+        assert!(worst.0 < 0.1 && worst.1 >= 0.7);
     }
 }
 

@@ -22,7 +22,7 @@ use crate::section::WordLine;
 use crate::sync::{Ordering, fence};
 
 /// Cells of a bucket.
-pub(crate) const BUCKET_CELLS: usize = 8;
+pub(crate) const BUCKET_CELLS: usize = if cfg!(loom) { 1 } else { 8 };
 /// Lines of a bucket.
 pub(crate) const BUCKET_LINES: usize = 4;
 
@@ -132,7 +132,7 @@ impl<'r> Bucket<'r> {
     pub fn keys(self) -> impl Iterator<Item = (usize, Key)> + 'r {
         // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
         // block because it was pushed out sees the `sample_bytes` that pushed it out.
-        self.lines[0].0.iter().map(|key| Key(key.load(Ordering::Acquire))).enumerate()
+        self.lines[0].0.iter().take(BUCKET_CELLS).map(|key| Key(key.load(Ordering::Acquire))).enumerate()
     }
 
     /// The words of a cell, which may be changing.
@@ -152,8 +152,9 @@ impl<'r> Bucket<'r> {
         let word = self.lines[0].0.get(cell)?;
         // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
         // visible and its reads are over. Release: keeps the chain from a push-out to whoever
-        // finds the address gone. Failure: another thread took it.
-        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        // finds the address gone. Failure: another thread took it; Acquire, because who loses
+        // its block to a push-out this way must see the `sample_bytes` that did it.
+        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire).ok()?;
         Some(Claimed { bucket: self, cell, key })
     }
 

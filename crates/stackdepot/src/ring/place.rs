@@ -46,6 +46,12 @@ impl Place {
     pub fn tick(&self) -> Tick {
         self.tick
     }
+
+    /// Its number, for the models.
+    #[cfg(loom)]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
 }
 
 /// Whether place number `earlier` comes before `later`, modulo the wrap.
