@@ -8,6 +8,7 @@ use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
+use crate::onto::Ancestor;
 use crate::recover::Recovered;
 use crate::stats::Stats;
 use crate::sync::Ordering;
@@ -119,6 +120,40 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn save_held(&self, frames: &[u64], hold: Hold) -> Result<Leased, SaveError> {
         let saved = self.region.save(&self.hasher, frames, hold)?;
+        Ok(Leased { weak: saved.weak, handle: self.handle_of(saved.weak), from: saved.from })
+    }
+
+    /// Saves all `frames` like [`Depot::save_held`], skipping the outermost ones that
+    /// `ancestor` stands for. Those must be unchanged: the caller vouches for them.
+    ///
+    /// `trail[i]` receives the token of the node that holds the frames down to depth
+    /// `10 * (i + 1)`; entries above `ancestor` are left alone, and those that do not apply
+    /// become `None`. A token that no longer fits costs a full save.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Hold, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let depot = Depot::new(&mut memory, &Config::new(65536)).unwrap();
+    /// let mut frames: Vec<u64> = (0..25).map(|frame| 0x401000 + frame * 16).collect();
+    /// let mut trail = [None; 26];
+    /// depot.save_onto(None, &frames, Hold::None, &mut trail).unwrap();
+    /// frames[0] = 0x500000;
+    /// let ancestor = trail[1];
+    /// assert_eq!(ancestor.unwrap().depth(), 20);
+    /// let onto = depot.save_onto(ancestor.as_ref(), &frames, Hold::None, &mut trail).unwrap();
+    /// assert_eq!(onto.weak, depot.save(&frames).unwrap());
+    /// ```
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted.
+    pub fn save_onto(
+        &self,
+        ancestor: Option<&Ancestor>,
+        frames: &[u64],
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Result<Leased, SaveError> {
+        let saved = self.region.save_onto(&self.hasher, ancestor, frames, hold, trail)?;
         Ok(Leased { weak: saved.weak, handle: self.handle_of(saved.weak), from: saved.from })
     }
 

@@ -39,22 +39,34 @@ impl<'r> Region<'r> {
     /// Finds or stores a stack and holds it as asked.
     #[inline]
     pub fn save(&self, hasher: &Hasher, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
-        if (hold.is_reference() && !self.references) || (hold.is_lease() && self.lease_ticks == 0) {
-            return Err(SaveError::Disabled);
-        }
+        self.check_hold(hold)?;
         let stack = Stack::new(frames, self.max_frames as usize).ok_or(SaveError::Empty)?;
         if stack.is_cut {
             count(&self.header.counters.truncated);
         }
-        if let Some(found) = self.find(&stack, stack.leaf_level(), stack.hash(hasher)) {
-            match self.hold_found(&found, hold) {
-                Ok(saved) => return Ok(saved),
-                Err(HoldError::Evicted) => {}
-                Err(HoldError::Saturated) => return Err(SaveError::Saturated),
-                Err(_) => return Err(SaveError::Contended),
-            }
+        match self.save_hit(&stack, stack.hash(hasher), hold) {
+            Some(answer) => answer,
+            None => self.save_missing(hasher, &stack, hold).unwrap_or(Err(SaveError::Contended)),
         }
-        self.save_missing(hasher, &stack, hold)
+    }
+
+    /// Refuses holds that were switched off.
+    #[inline]
+    pub fn check_hold(&self, hold: Hold) -> Result<(), SaveError> {
+        let is_off = (hold.is_reference() && !self.references) || (hold.is_lease() && self.lease_ticks == 0);
+        if is_off { Err(SaveError::Disabled) } else { Ok(()) }
+    }
+
+    /// The save of a stack that is stored; `None` when it is not (any more).
+    #[inline]
+    pub fn save_hit(&self, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+        let found = self.find(stack, stack.leaf_level(), hash)?;
+        match self.hold_found(&found, hold) {
+            Ok(saved) => Some(Ok(saved)),
+            Err(HoldError::Evicted) => None,
+            Err(HoldError::Saturated) => Some(Err(SaveError::Saturated)),
+            Err(_) => Some(Err(SaveError::Contended)),
+        }
     }
 
     /// Takes the hold on a node that was found. `Evicted`: it was retired meanwhile.
@@ -102,13 +114,26 @@ impl<'r> Region<'r> {
         Some(Saved { weak, from: from? })
     }
 
-    /// Adds what is missing of a stack.
+    /// Adds what is missing of a stack; `None` when the stack's base is gone.
     #[cold]
     #[inline(never)]
-    fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Result<Saved, SaveError> {
+    pub fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Option<Result<Saved, SaveError>> {
         let mut hashes = [0; MOST_LEVELS];
         stack.hashes(hasher, &mut hashes);
-        let (mut held, first_missing) = self.hold_deepest_ancestor(stack, &hashes);
+        let (held, first_missing) = self.hold_deepest_ancestor(stack, &hashes)?;
+        Some(self.add_levels(stack, &hashes, held, first_missing, hold))
+    }
+
+    /// Adds the levels below an ancestor that the caller holds; that hold is used up.
+    fn add_levels(
+        &self,
+        stack: &Stack<'_>,
+        hashes: &[u64],
+        ancestor: u32,
+        first_missing: usize,
+        hold: Hold,
+    ) -> Result<Saved, SaveError> {
+        let mut held = ancestor;
         for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level() + 1).skip(first_missing) {
             let (run, length) = stack.run(level);
             let node = NewNode { parent: held, hash: *hash, run, length, is_cut: stack.is_cut };
@@ -119,16 +144,19 @@ impl<'r> Region<'r> {
     }
 
     /// The deepest stored proper prefix, searched from the leaf's side: its slot, held, and the
-    /// level below it; the root and level 0 when there is none.
-    fn hold_deepest_ancestor(&self, stack: &Stack<'_>, hashes: &[u64]) -> (u32, usize) {
+    /// level below it; the base and level 0 when there is none, `None` when that is gone.
+    fn hold_deepest_ancestor(&self, stack: &Stack<'_>, hashes: &[u64]) -> Option<(u32, usize)> {
         for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level()).rev() {
             let found = self.find(stack, level, *hash);
             let held = found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
             if let Some(found) = held {
-                return (found.number, level + 1);
+                return Some((found.number, level + 1));
             }
         }
-        (0, 0)
+        if stack.base.number != 0 {
+            self.acquire_node(stack.base.number, stack.base.generation).ok()?;
+        }
+        Some((stack.base.number, 0))
     }
 
     /// Counts a refusal that no lower layer counted.

@@ -17,6 +17,7 @@ mod insert;
 mod layout;
 pub mod live;
 mod lookup;
+mod onto;
 mod payload;
 mod publish;
 mod recover;
@@ -35,6 +36,7 @@ pub use handle::{Handle, Tick, WeakHandle};
 #[cfg(loom)]
 pub use layout::Memory;
 pub use layout::{HEADER_BYTES, LINE_BYTES, Line, MOST_PAYLOAD_WORDS, RUN_FRAMES};
+pub use onto::Ancestor;
 pub use recover::Recovered;
 #[cfg(loom)]
 pub use section::SectionMemory;

@@ -17,7 +17,7 @@ use crate::sync::Ordering;
 
 /// The frames of one save, at most `max_frames` of them, cut into runs.
 ///
-/// Levels count nodes from the root: level 0 is the outermost run.
+/// Levels count nodes from the base, mostly the root: level 0 is the outermost run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stack<'f> {
     /// The innermost frames, of which the first `tail_length` are a run of their own.
@@ -26,6 +26,23 @@ pub(crate) struct Stack<'f> {
     /// Full runs, innermost first.
     full: &'f [Run],
     pub is_cut: bool,
+    /// Where the levels begin: above it nothing is hashed or compared.
+    pub base: Base,
+}
+
+/// The node that a stack's level 0 hangs on: the root, or an ancestor that the caller knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Base {
+    /// The ancestor's slot; 0 for the root.
+    pub number: u32,
+    pub generation: u32,
+    /// The ancestor's prefix hash; without meaning for the root.
+    pub hash: u64,
+}
+
+impl Base {
+    /// No ancestor.
+    pub const ROOT: Base = Base { number: 0, generation: 0, hash: 0 };
 }
 
 /// A node that was found in the index and compared.
@@ -49,7 +66,27 @@ impl<'f> Stack<'f> {
         let (tail, full) = frames.as_rchunks::<RUN_FRAMES>();
         // Ten words are there in nearly every stack: then no copy of variable length.
         let padded = frames.first_chunk::<RUN_FRAMES>().copied().unwrap_or_else(|| pad(tail));
-        Some(Stack { tail: padded, tail_length: tail.len(), full, is_cut })
+        Some(Stack { tail: padded, tail_length: tail.len(), full, is_cut, base: Base::ROOT })
+    }
+
+    /// The same stack, with its outermost runs left to an ancestor; `None` when nothing would
+    /// be left below it.
+    pub fn onto(self, base: Base, base_levels: usize) -> Option<Stack<'f>> {
+        let full = self.full.get(..self.full.len().checked_sub(base_levels)?)?;
+        if self.is_cut || (full.is_empty() && self.tail_length == 0) {
+            return None;
+        }
+        Some(Stack { full, base, ..self })
+    }
+
+    /// How many levels end in a full node.
+    pub fn full_levels(&self) -> usize {
+        self.full.len()
+    }
+
+    #[inline]
+    fn start(&self, hasher: &Hasher) -> u64 {
+        if self.base.number == 0 { hasher.start(self.is_cut) } else { self.base.hash }
     }
 
     /// The level of the leaf node.
@@ -61,7 +98,7 @@ impl<'f> Stack<'f> {
     /// The prefix hash of the whole stack.
     #[inline]
     pub fn hash(&self, hasher: &Hasher) -> u64 {
-        let mut hash = hasher.start(self.is_cut);
+        let mut hash = self.start(hasher);
         for run in self.full.iter().rev() {
             hash = hasher.full(hash, run);
         }
@@ -70,7 +107,7 @@ impl<'f> Stack<'f> {
 
     /// The prefix hash at every level, root first.
     pub fn hashes(&self, hasher: &Hasher, hashes: &mut [u64]) {
-        let mut hash = hasher.start(self.is_cut);
+        let mut hash = self.start(hasher);
         for (place, run) in hashes.iter_mut().zip(self.full.iter().rev()) {
             hash = hasher.full(hash, run);
             *place = hash;
@@ -130,33 +167,32 @@ impl<'r> Region<'r> {
         let leaf = self.slot(number)?;
         let generation = leaf.generation_now();
         let leaf_state = leaf.state_now();
-        let mut node = Some(leaf);
-        let mut state = leaf_state;
+        let (mut node, mut state) = (number, leaf_state);
         if level == stack.full.len() {
             let mask = MASKS.get(stack.tail_length)?;
             node = self.compare_hop(leaf, state, &stack.tail, stack.tail_length, mask)?;
         }
         for run in stack.full_from(level) {
-            let slot = node?;
+            let slot = self.slot(node)?;
             state = State(slot.state.load(Ordering::Relaxed));
             node = self.compare_hop(slot, state, run, RUN_FRAMES, &MASKS[RUN_FRAMES])?;
         }
-        let is_root = node.is_none();
-        (is_root && state.has(State::CUT) == stack.is_cut && leaf.is_still(generation))
+        let is_whole = node == stack.base.number && state.has(State::CUT) == stack.is_cut;
+        // The base is checked first: while the leaf lives, its ancestors live.
+        (is_whole && self.is_base_there(&stack.base) && leaf.is_still(generation))
             .then_some(Found { number, slot: leaf, generation, state: leaf_state })
     }
 
-    /// Compares one node with a run; on equality answers its parent, `Some(None)` at the root.
+    #[inline]
+    fn is_base_there(&self, base: &Base) -> bool {
+        base.number == 0 || self.slot(base.number).is_some_and(|slot| slot.is_still(base.generation))
+    }
+
+    /// Compares one node with a run; on equality answers its parent's slot, 0 at the root.
     #[inline(always)]
-    fn compare_hop(&self, slot: &Slot, state: State, run: &Run, length: usize, mask: &Run) -> Option<Option<&'r Slot>> {
+    fn compare_hop(&self, slot: &Slot, state: State, run: &Run, length: usize, mask: &Run) -> Option<u32> {
         let link = slot.link.load(Ordering::Relaxed);
-        if !self.equals(slot, state, (link >> 32) as u32, run, length, mask) {
-            return None;
-        }
-        match link as u32 {
-            0 => Some(None),
-            parent => Some(Some(self.slot(parent)?)),
-        }
+        self.equals(slot, state, (link >> 32) as u32, run, length, mask).then_some(link as u32)
     }
 
     /// Whether a node's decoded frames are those of a run.

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stackdepot::{Config, Depot, Handle, HoldError, Line, SaveError, Tick, WeakHandle};
+use stackdepot::{Ancestor, Config, Depot, Handle, Hold, HoldError, Line, SaveError, Tick, WeakHandle};
 
 /// SplitMix64: the tests repeat exactly.
 struct Random(u64);
@@ -52,6 +52,8 @@ struct Twin<'r> {
     added: [u64; 4],
     answered_full: u64,
     cut_saves: u64,
+    trail: [Option<Ancestor>; 103],
+    last: Vec<u64>,
 }
 
 impl Twin<'_> {
@@ -140,6 +142,7 @@ impl Twin<'_> {
                 (handle, from) = (Some(leased.handle), Some(leased.from));
                 leased.weak
             }),
+            (0, _, _) => self.save_onto(&frames),
             _ => self.depot.save(&frames),
         };
         match answer {
@@ -155,6 +158,17 @@ impl Twin<'_> {
                 }
             }
         }
+    }
+
+    /// As an unwinder would: from the deepest token above which the last stack is unchanged.
+    fn save_onto(&mut self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
+        let same = self.last.iter().rev().zip(frames.iter().rev()).take_while(|(old, new)| old == new).count();
+        let ancestor = (same / 10).checked_sub(1).and_then(|level| self.trail[level]);
+        if let Some(ancestor) = ancestor {
+            assert!(ancestor.depth() <= same);
+        }
+        self.last = frames.to_vec();
+        self.depot.save_onto(ancestor.as_ref(), frames, Hold::None, &mut self.trail).map(|leased| leased.weak)
     }
 
     fn note_saved(&mut self, weak: WeakHandle, kept: Kept, stored: Option<WeakHandle>, handle: Option<Handle>, from: Option<Tick>) {
@@ -288,6 +302,8 @@ fn run(config: Config, rounds: usize, variety: usize, hold_one_in: usize) -> (st
         added: [0; 4],
         answered_full: 0,
         cut_saves: 0,
+        trail: [None; 103],
+        last: Vec::new(),
     };
     for round in 0..rounds {
         match twin.random.below(hold_one_in) {

@@ -1,0 +1,112 @@
+//! `save_onto`: saves that start from an ancestor which the caller already knows.
+//!
+//! Key type: [`Ancestor`], minted only by saves of this depot: the weak handle of a full node,
+//! its prefix hash and its depth. An unwinder that has proven the outer frames unchanged since
+//! the thread's last stack passes the token of the deepest unchanged node; then only the frames
+//! inside of it are hashed and compared. A token that no longer fits (evicted, cut stacks, too
+//! deep) costs a full save, never a wrong answer: its generation is checked, and the low half
+//! of its hash against the node's.
+
+use crate::depot::Hold;
+use crate::error::SaveError;
+use crate::handle::WeakHandle;
+use crate::hash::Hasher;
+use crate::insert::{MOST_LEVELS, Saved};
+use crate::layout::{RUN_FRAMES, Region};
+use crate::lookup::{Base, Stack};
+use crate::sync::Ordering;
+
+/// A full node of a stored stack, as a start for later saves in the same depot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ancestor {
+    weak: WeakHandle,
+    hash: u64,
+    depth: u32,
+}
+
+impl Ancestor {
+    /// How many of the outermost frames the node and its own ancestors hold: a multiple of
+    /// [`RUN_FRAMES`]. These frames must be unchanged in a stack that is saved onto it.
+    #[inline]
+    pub fn depth(&self) -> usize {
+        self.depth as usize
+    }
+}
+
+impl Region<'_> {
+    /// See `Depot::save_onto`.
+    pub fn save_onto(
+        &self,
+        hasher: &Hasher,
+        ancestor: Option<&Ancestor>,
+        frames: &[u64],
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Result<Saved, SaveError> {
+        self.check_hold(hold)?;
+        let whole = Stack::new(frames, self.max_frames as usize).ok_or(SaveError::Empty)?;
+        if whole.is_cut {
+            // Its runs begin at the cut, so they line up with no other stack's.
+            trail.fill(None);
+            return self.save(hasher, frames, hold);
+        }
+        if let Some((stack, levels)) = ancestor.and_then(|ancestor| self.above(ancestor, whole))
+            && let Some(answer) = self.save_traced(hasher, &stack, levels, hold, trail)
+        {
+            return answer;
+        }
+        self.save_traced(hasher, &whole, 0, hold, trail).unwrap_or(Err(SaveError::Contended))
+    }
+
+    /// The stack below a token, when the token still fits.
+    fn above<'f>(&self, ancestor: &Ancestor, whole: Stack<'f>) -> Option<(Stack<'f>, usize)> {
+        let slot = self.slot(ancestor.weak.slot())?;
+        let is_same = slot.generation_now() == ancestor.weak.generation()
+            && slot.hash.load(Ordering::Relaxed) == ancestor.hash as u32
+            && slot.state_now().length() == RUN_FRAMES;
+        let levels = ancestor.depth() / RUN_FRAMES;
+        let base = Base { number: ancestor.weak.slot(), generation: ancestor.weak.generation(), hash: ancestor.hash };
+        Some((whole.onto(base, levels).filter(|_| is_same)?, levels))
+    }
+
+    /// Saves a stack and writes the tokens of its full levels; `None` when its base is gone.
+    fn save_traced(
+        &self,
+        hasher: &Hasher,
+        stack: &Stack<'_>,
+        base_levels: usize,
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Option<Result<Saved, SaveError>> {
+        let mut hashes = [0; MOST_LEVELS];
+        stack.hashes(hasher, &mut hashes);
+        let leaf_hash = hashes.get(stack.leaf_level()).copied().unwrap_or(0);
+        let answer = match self.save_hit(stack, leaf_hash, hold) {
+            Some(answer) => answer,
+            None => self.save_missing(hasher, stack, hold)?,
+        };
+        let new_trail = trail.get_mut(base_levels..).unwrap_or(&mut []);
+        new_trail.fill(None);
+        if let Ok(saved) = answer {
+            self.trace(stack, base_levels, saved.weak, &hashes, new_trail);
+        }
+        Some(answer)
+    }
+
+    /// Walks from the leaf to the base and notes each full node.
+    fn trace(&self, stack: &Stack<'_>, base_levels: usize, leaf: WeakHandle, hashes: &[u64], trail: &mut [Option<Ancestor>]) {
+        let mut number = leaf.slot();
+        for level in (0..=stack.leaf_level()).rev() {
+            let Some(slot) = self.slot(number) else { break };
+            if let (true, Some(place), Some(hash)) = (level < stack.full_levels(), trail.get_mut(level), hashes.get(level)) {
+                let weak = WeakHandle::new(number, slot.generation_now());
+                *place = Some(Ancestor { weak, hash: *hash, depth: ((base_levels + level + 1) * RUN_FRAMES) as u32 });
+            }
+            number = slot.link.load(Ordering::Relaxed) as u32;
+        }
+        // A leaf that was evicted meanwhile says nothing about its ancestors.
+        if self.slot(leaf.slot()).is_none_or(|slot| !slot.is_still(leaf.generation())) {
+            trail.fill(None);
+        }
+    }
+}
