@@ -370,9 +370,10 @@ impl LedgerEntry {
             .compare_exchange(word.0, 0, Ordering::Release, Ordering::Relaxed);
         if freed.is_ok() {
             self.ended_ns.store(0, Ordering::Relaxed);
-            if unlinked {
-                removed.fetch_add(1, Ordering::Relaxed);
-            }
+        }
+        // Of two who remove at once one unlinks; the other may be the one who frees.
+        if unlinked && word.state() != EntryState::Claimed {
+            removed.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -12,7 +12,7 @@ use stackdepot_region::error::ReadErrorKind;
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::Snapshot;
 
-const FILE_BYTES: u64 = 512 << 10;
+const FILE_BYTES: u64 = 1 << 20;
 
 /// A small file with some of everything in it.
 fn sample(path: &Path) -> Vec<u8> {
@@ -231,7 +231,7 @@ fn bit_flips_anywhere_are_survived() {
             u64::from_le_bytes(bytes[32 + index * 16..40 + index * 16].try_into().unwrap()) as usize
         })
         .collect();
-    for round in 0..4000usize {
+    for round in 0..2500usize {
         let mut flipped = Vec::new();
         for _ in 0..1 + random.below(3) {
             let near = match round % 4 {

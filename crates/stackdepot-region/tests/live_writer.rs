@@ -7,6 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use common::*;
 use stackdepot_region::reader::RegionFile;
 
+/// Stops the writers also when a check fails.
+struct Stop<'s>(&'s AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Reads while threads record; answers how many stacks were checked.
 fn read_beside_writers(
     file_bytes: u64,
@@ -28,6 +37,7 @@ fn read_beside_writers(
                 });
             });
         }
+        let _stop = Stop(&is_over);
         let file = RegionFile::open(&path).unwrap();
         for _ in 0..snapshot_count {
             let snapshot = file.snapshot().unwrap();
@@ -57,7 +67,6 @@ fn read_beside_writers(
                 "a stack that was there all the time has all its nodes"
             );
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     checked_count.into_inner()
 }

@@ -1,10 +1,15 @@
 //! The stacks of a foreign depot, copied in three passes so that a live writer cannot mislead us.
 //!
 //! Key type: [`SlotCopy`]. Pass A notes every slot's generation, pass B copies everything, pass C
-//! notes the generations again. A node counts only if it was live with one and the same generation
-//! in all three: then it was not retired in between, so what B copied is one life of it
-//! (`protocols.md` F; a live leaf holds its ancestors, and each of them must pass the same test).
-//! Following parents is bounded by the depth limit, so no cycle of a damaged file holds us.
+//! notes the generations again. A stack counts only if its leaf was live with one and the same
+//! generation in all three: then it was not retired in between, nor was any ancestor that it held,
+//! so what B copied of each is one life of it (`protocols.md` F). Ancestors are not asked for
+//! more: one that was made just before its leaf may have been free when pass A went by.
+//!
+//! A slot's line may be copied half before and half after a change. Pass A therefore copies twice:
+//! a first copy that has the new generation with the old "live" is followed by a second one
+//! that shows the truth. Following parents is bounded by the depth limit, so no cycle of a
+//! damaged file holds us.
 
 use stackdepot::image::{HeaderImage, ImageError, SlotImage};
 use stackdepot::state::State;
@@ -52,8 +57,9 @@ impl SlotCopy {
         let slots_at = (section.offset + geometry.slots_offset) as u64;
         let slots_bytes = u64::from(geometry.slot_count) * LINE_BYTES as u64;
         let mut stable = Vec::new();
-        source.for_each_piece(slots_at, slots_bytes, LINE_BYTES, |_, piece| {
-            stable.extend(slots_of(piece).map(|slot| generation_of_node(&slot)));
+        source.for_each_piece_twice(slots_at, slots_bytes, LINE_BYTES, |first, second| {
+            let [first, second] = [first, second].map(generation_of_copy);
+            stable.push(first.filter(|_| first == second));
         })?;
         let slots = source.read(slots_at, slots_bytes)?;
         let payload_at = (section.offset + geometry.payload_offset) as u64;
@@ -62,19 +68,15 @@ impl SlotCopy {
         // Windows are only ever added: those read after the slots cover all slots.
         let header = read_header(source, section)?;
         let mut changed_count = 0;
-        let mut index = 0;
+        let mut noted = stable.iter_mut().zip(slots.chunks_exact(LINE_BYTES));
         source.for_each_piece(slots_at, slots_bytes, LINE_BYTES, |_, piece| {
-            for (last, copied) in slots_of(piece).zip(slots_of(
-                slots.get(index * LINE_BYTES..).unwrap_or_default(),
-            )) {
-                if let Some(first) = stable.get_mut(index) {
-                    let copied = generation_of_node(&copied);
-                    if *first != copied || generation_of_node(&last) != copied {
-                        changed_count += u64::from(first.is_some());
-                        *first = None;
-                    }
-                }
-                index += 1;
+            for (last, (first, copied)) in piece.chunks_exact(LINE_BYTES).zip(&mut noted) {
+                let generation = *first;
+                *first = first.filter(|_| {
+                    generation == generation_of_copy(copied)
+                        && generation == generation_of_copy(last)
+                });
+                changed_count += u64::from(*first != generation);
             }
         })?;
         if header.geometry != geometry {
@@ -139,11 +141,10 @@ impl SlotCopy {
             if slot.parent == 0 {
                 break;
             }
-            let parent = self.node(slot.parent).ok_or(Gone::Damaged)?;
-            if parent.state.length() != RUN_FRAMES {
-                return Err(Gone::Damaged);
-            }
-            slot = parent;
+            slot = self
+                .slot(slot.parent)
+                .filter(|parent| parent.is_node() && parent.state.length() == RUN_FRAMES)
+                .ok_or(Gone::Damaged)?;
         }
         Ok(Stack {
             frames,
@@ -178,12 +179,8 @@ fn read_header(source: &Source, section: &Section) -> Result<HeaderImage, SlotEr
     HeaderImage::parse(&bytes).map_err(SlotError::Image)
 }
 
-fn slots_of(piece: &[u8]) -> impl Iterator<Item = SlotImage> + '_ {
-    piece
-        .chunks_exact(LINE_BYTES)
-        .filter_map(|bytes| Some(SlotImage::parse(bytes.first_chunk()?)))
-}
-
-fn generation_of_node(slot: &SlotImage) -> Option<u32> {
+/// The generation of a copied slot that holds a node.
+fn generation_of_copy(bytes: &[u8]) -> Option<u32> {
+    let slot = SlotImage::parse(bytes.first_chunk()?);
     slot.is_node().then_some(slot.generation)
 }
