@@ -29,6 +29,9 @@ const DEPOT_COUNTERS: [&str; 14] = [
     "undone_nodes",
 ];
 
+/// Counters of the file that `totals` answers instead.
+const DERIVED: [&str; 4] = ["allocs", "frees", "alloc_bytes", "free_bytes"];
+
 #[derive(Serialize)]
 struct Document {
     format: u32,
@@ -42,6 +45,7 @@ struct Document {
     region_bytes: u64,
     run_bytes: u64,
     lost: Lost,
+    totals: Map<String, Value>,
     counters: Map<String, Value>,
     ring: Map<String, Value>,
     live_table: Map<String, Value>,
@@ -77,7 +81,8 @@ fn document(recording: &Recording) -> Document {
         region_bytes: info.file_bytes,
         run_bytes: info.run_bytes,
         lost: recording.lost(),
-        counters: numbers(snapshot.counters().iter()),
+        totals: totals(recording),
+        counters: numbers(snapshot.counters().iter().filter(|(name, _)| !DERIVED.contains(name))),
         ring: numbers([
             ("events", ring.events),
             ("stored", snapshot.events().len() as u64),
@@ -108,6 +113,17 @@ fn document(recording: &Recording) -> Document {
     }
 }
 
+/// What the payload of the stacks adds up to; nothing is counted twice at every event for it.
+fn totals(recording: &Recording) -> Map<String, Value> {
+    let (total, live) = (recording.total(), recording.live());
+    numbers([
+        ("allocated_blocks", total.count),
+        ("allocated_bytes", total.bytes),
+        ("live_blocks", live.count),
+        ("live_bytes", live.bytes),
+    ])
+}
+
 /// Null where the depot's section is damaged.
 fn depot(recording: &Recording) -> Option<Map<String, Value>> {
     let stats = recording.snapshot.depot_stats()?;
@@ -129,7 +145,6 @@ fn list(document: &Document) -> String {
         text::bytes(document.region_bytes),
         text::bytes(document.run_bytes)
     );
-    write_fill(&mut text, "ring", &document.ring, "stored", "events");
     write_fill(&mut text, "live table", &document.live_table, "used", "cells");
     if let Some(depot) = &document.depot {
         write_fill(&mut text, "depot", depot, "nodes", "slots");
@@ -142,6 +157,7 @@ fn list(document: &Document) -> String {
     for (number, words) in lost {
         let _ = writeln!(text, "  {:>16}  {words}", text::count(number));
     }
+    write_group(&mut text, "totals", &document.totals);
     write_group(&mut text, "recorder", &document.counters);
     write_group(&mut text, "ring", &document.ring);
     write_group(&mut text, "live table", &document.live_table);

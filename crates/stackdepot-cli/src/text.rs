@@ -14,7 +14,8 @@ pub fn bytes(count: u64) -> String {
         unit += 1;
     }
     let unit = UNITS.get(unit).unwrap_or(&"PiB");
-    if value == value.trunc() { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+    let number = format!("{value:.1}");
+    format!("{} {unit}", number.strip_suffix(".0").unwrap_or(&number))
 }
 
 /// `1 234 567`

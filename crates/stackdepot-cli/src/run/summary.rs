@@ -25,7 +25,7 @@ pub fn print(settled: &Settled) {
         output::note(note);
     }
     let Some(path) = &settled.first else {
-        output::note("nothing was recorded: the program did not load the preload library, or found no room for its file");
+        output::note("nothing was recorded: the program allocated nothing, did not load the preload library, or found no room for its file");
         return;
     };
     let text = match Recording::open_file(path) {
