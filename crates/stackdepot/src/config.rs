@@ -98,9 +98,11 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The parts for a number of slots. The index is at most 60 % full when every slot is used.
+    /// The parts for a number of slots. The index is at most 53 % full when every slot is used:
+    /// at 60 % about 1 insert in 40,000 of a steady churn found both its buckets full (simulated,
+    /// and met in the clang corpus), here 1 in 10^8, for 1.9 bytes more per slot.
     pub const fn of_slots(slot_count: u32, payload_words: u32) -> Geometry {
-        let cells = (slot_count as u64 * 5).div_ceil(3);
+        let cells = (slot_count as u64 * 19).div_ceil(10);
         let mut bucket_count = cells.div_ceil(BUCKET_CELLS as u64) as u32;
         if bucket_count < 2 {
             bucket_count = 2;

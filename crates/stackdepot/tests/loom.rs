@@ -11,11 +11,11 @@ fn config() -> Config {
     Config { references: true, lease_ticks: 0, payload_words: 0, ..Config::new(0) }
 }
 
-fn check(config: Config, slot_count: u32, model: impl Fn(Arc<Memory>) + Send + Sync + 'static) {
+fn check(preemptions: usize, slot_count: u32, model: impl Fn(Arc<Memory>) + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
-    builder.check(move || model(Arc::new(Memory::new(slot_count, &config))));
+    builder.check(move || model(Arc::new(Memory::new(slot_count, &config()))));
 }
 
 fn frames_at(depot: Depot<'_>, weak: WeakHandle) -> Option<Vec<u64>> {
@@ -26,7 +26,7 @@ fn frames_at(depot: Depot<'_>, weak: WeakHandle) -> Option<Vec<u64>> {
 
 #[test]
 fn two_threads_that_save_the_same_stack_get_the_same_name() {
-    check(config(), 3, |memory| {
+    check(3, 3, |memory| {
         let other = loom::thread::spawn({
             let memory = memory.clone();
             move || Depot::of(&memory).save_acquire(&[7])
@@ -46,7 +46,7 @@ fn two_threads_that_save_the_same_stack_get_the_same_name() {
 
 #[test]
 fn a_stack_that_was_acquired_is_not_retired() {
-    check(config(), 1, |memory| {
+    check(3, 1, |memory| {
         let weak = Depot::of(&memory).save(&[7]).unwrap();
         Depot::of(&memory).advance(1);
         let evicter = loom::thread::spawn({
@@ -71,8 +71,25 @@ fn a_stack_that_was_acquired_is_not_retired() {
 }
 
 #[test]
-fn a_reader_never_sees_a_retired_stack_mixed_with_the_next() {
-    check(config(), 2, |memory| {
+fn a_reader_never_sees_a_retired_node_mixed_with_the_next() {
+    check(3, 1, |memory| {
+        let weak = Depot::of(&memory).save(&[1, 2]).unwrap();
+        let writer = loom::thread::spawn({
+            let memory = memory.clone();
+            move || Depot::of(&memory).save(&[3, 4])
+        });
+        let depot = Depot::of(&memory);
+        if let Some(frames) = frames_at(depot, weak) {
+            assert_eq!(frames, [1, 2]);
+        }
+        let other = writer.join().unwrap().unwrap();
+        assert_eq!(frames_at(depot, other), Some(vec![3, 4]));
+    });
+}
+
+#[test]
+fn a_reader_never_sees_a_retired_ancestor() {
+    check(1, 2, |memory| {
         let weak = Depot::of(&memory).save(&[1, 2, 3]).unwrap();
         let writer = loom::thread::spawn({
             let memory = memory.clone();
