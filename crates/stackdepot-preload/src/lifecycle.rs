@@ -20,6 +20,8 @@ static AT_START: unsafe extern "C" fn() = at_start;
 static AT_EXIT: unsafe extern "C" fn() = at_exit;
 
 unsafe extern "C" fn at_start() {
+    // The program that was started gets the run's first file, not a child that allocates earlier.
+    process::recorder();
     if environment::wants_check() {
         check::init();
     }

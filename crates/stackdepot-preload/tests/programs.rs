@@ -1,0 +1,210 @@
+//! Programs of every awkward kind, bare and recorded: unchanged output and exit status, right counts.
+
+mod support;
+
+use stackdepot::ring::EventKind;
+use stackdepot_region::counters::Counter;
+use stackdepot_region::reader::snapshot::{Amount, Snapshot};
+use support::{Place, snapshot};
+
+const MIB: usize = 1 << 20;
+const RUN_BYTES: usize = 64 * MIB;
+
+fn live(snapshot: &Snapshot) -> (u64, u64) {
+    let stacks = snapshot.stacks().map(|stack| stack.live);
+    stacks.fold((0, 0), |sum, live| (sum.0 + live.count, sum.1 + live.bytes))
+}
+
+fn unrecorded(snapshot: &Snapshot) -> u64 {
+    snapshot.counters().get(Counter::EventsUnrecorded)
+}
+
+#[test]
+fn leaks_are_counted_exactly() {
+    let place = Place::new("leaks");
+    let program = place.compile("leaks.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    let mut amounts: Vec<_> = found
+        .stacks()
+        .map(|stack| (stack.live.count, stack.live.bytes))
+        .collect();
+    amounts.sort_unstable();
+    // Per thread one stack through `leak_a`; one through `leak_b`; the C library keeps a thread's block.
+    assert!(amounts.contains(&(10, 10 * MIB as u64)), "{amounts:?}");
+    assert_eq!(
+        amounts.iter().filter(|amount| **amount == (500, 32_000)).count(),
+        2,
+        "{amounts:?}"
+    );
+    assert_eq!(amounts.iter().map(|amount| amount.0).sum::<u64>(), 1011, "{amounts:?}");
+    assert_eq!(found.ring_stats().events, 2_000_000 + 1011);
+    assert_eq!(found.ring_stats().lapped + unrecorded(&found), 0);
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+}
+
+#[test]
+fn every_form_of_c_is_one_event_and_failures_are_none() {
+    let place = Place::new("forms");
+    let program = place.compile("forms.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    // Allocs: malloc 3, calloc, aligned_alloc, memalign, posix_memalign, valloc, pvalloc, and 2 that
+    // realloc and reallocarray answered; as many frees.
+    assert_eq!(found.ring_stats().events, 22);
+    assert_eq!(found.counters().get(Counter::Reallocs), 2);
+    assert_eq!(live(&found), (0, 0));
+    assert!(found.events().iter().all(|event| event.stack.is_some()));
+    let frees = found.events().iter().filter(|event| event.kind == EventKind::Free);
+    assert!(frees.clone().count() == 11 && frees.clone().all(|free| free.other_stack.is_some()));
+}
+
+#[test]
+fn exceptions_pass_and_what_they_allocate_is_recorded() {
+    let place = Place::new("exceptions");
+    let program = place.compile("exceptions.cpp");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+    // libstdc++'s emergency pool.
+    assert_eq!(live(&found).0, 1);
+    // The pool; 1000 times an exception and an int; 8 forms; 3 more exceptions (one of them inside
+    // the nothrow form), and 3 blocks of the new-handler: each allocated and freed but the pool.
+    assert_eq!(found.ring_stats().events, 1 + 2 * (2000 + 7 + 3 + 3));
+    assert_eq!(unrecorded(&found), 0);
+}
+
+#[test]
+fn every_child_gets_a_file_of_its_own() {
+    let place = Place::new("forks");
+    let program = place.compile("forks.c");
+    place.record(&program, &[], 128 * MIB);
+    let found = snapshot(&place.first());
+    let counts = found.ledger_counts();
+    // 20 by fork, _Fork, clone, and the grandchild with its parent, who waits without allocating;
+    // the shell, `true` and the spawned ones may or may not allocate.
+    assert!(counts.children_recorded >= 24, "{counts:?}");
+    assert_eq!(counts.children_unrecorded, 0, "{counts:?}");
+    for path in place.children() {
+        let child = snapshot(&path);
+        if child.info().executable.ends_with(b"forks") {
+            let events = child.ring_stats().events;
+            assert!(events == 1999 || events == 0, "{path:?}: {events} events");
+            assert_eq!(child.counters().get(Counter::FreesUnknown), 0);
+            assert_eq!(live(&child).0, events.min(1));
+        }
+    }
+}
+
+#[test]
+fn confined_children_go_unrecorded_and_are_counted() {
+    let place = Place::new("confined");
+    let program = place.compile("confined.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    assert_eq!(found.ring_stats().events, 2000);
+    let counts = found.ledger_counts();
+    // Small files, two filters, and the strict one that stops after it began; without privileges
+    // only where the test itself has some.
+    let expected = if is_root() { 5 } else { 4 };
+    assert_eq!(counts.children_unrecorded, expected, "{counts:?}");
+}
+
+fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status")
+        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:\t0\t")))
+}
+
+#[test]
+fn threads_come_and_go_by_the_thousand() {
+    for arguments in [["200", "20"], ["1000", "1000"], ["5000", "50"]] {
+        let place = Place::new(&format!("threads-{}", arguments[0]));
+        let program = place.compile("threads.c");
+        place.record(&program, &arguments, RUN_BYTES);
+        let found = snapshot(&place.first());
+        let thread_count: u64 = arguments[0].parse().expect("a number");
+        let blocks = found
+            .stacks()
+            .filter(|stack| {
+                stack.live
+                    == Amount {
+                        count: thread_count,
+                        bytes: thread_count * 32,
+                    }
+            })
+            .count();
+        assert_eq!(blocks, 1);
+        assert_eq!(found.counters().get(Counter::Threads), thread_count + 1);
+        assert_eq!(unrecorded(&found), 0);
+        assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+    }
+}
+
+#[test]
+fn handlers_allocate_and_jump_away() {
+    let place = Place::new("signals");
+    let program = place.compile("signals.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    assert_eq!(found.counters().get(Counter::UnwindFailed), 0);
+    // The alternate stack, the output buffer's owner none, and the handler's last block.
+    assert_eq!(live(&found).0, 2);
+    assert_eq!(unrecorded(&found), 0);
+}
+
+#[test]
+fn coroutine_stacks_may_go_away() {
+    let place = Place::new("coroutines");
+    let program = place.compile("coroutines.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    // Per round 6 blocks at home and 5 away, freed; 250 stacks; the output buffer.
+    assert_eq!(found.ring_stats().events, 500 * 11 * 2 + 250 * 2 + 1);
+    assert_eq!(live(&found).0, 1);
+}
+
+#[test]
+fn libraries_come_and_go() {
+    let place = Place::new("dlopens");
+    let program = place.compile("dlopens.c");
+    let plugin = place.compile("plugin.c");
+    place.record(&program, &[plugin.to_str().expect("a plain path")], RUN_BYTES);
+    let found = snapshot(&place.first());
+    let plugins = found
+        .modules()
+        .iter()
+        .filter(|module| module.path.ends_with(b"plugin"))
+        .count();
+    assert!((1..500).contains(&plugins), "{plugins} entries for one file");
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+}
+
+#[test]
+fn an_exec_chain_leaves_a_file_per_image() {
+    let place = Place::new("chain");
+    let program = place.compile("chain.c");
+    place.record(&program, &["5"], 128 * MIB);
+    assert_eq!(place.children().len(), 5);
+    for path in place.children() {
+        // The last image also has its output buffer.
+        assert!((150..=151).contains(&snapshot(&path).ring_stats().events));
+    }
+}
+
+#[test]
+fn daemon_that_closes_everything_is_recorded() {
+    let place = Place::new("daemon");
+    let program = place.compile("daemon.c");
+    place.record(&program, &[], RUN_BYTES);
+    let children = place.children();
+    assert_eq!(children.len(), 1);
+    assert_eq!(snapshot(&children[0]).ring_stats().events, 10_000 + 9_900);
+}
+
+#[test]
+fn without_orders_nothing_is_recorded() {
+    let place = Place::new("without");
+    let program = place.compile("forms.c");
+    place.record(&program, &[], 0);
+    assert!(!place.first().exists());
+}
