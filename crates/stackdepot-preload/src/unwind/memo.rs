@@ -12,7 +12,7 @@
 //! which stopped early (code without tables) is never copied as if it were whole.
 
 use super::stack::StackReader;
-use super::step::{Registers, Stepped};
+use super::step::{Frame, Registers};
 use super::{End, Truncation};
 
 /// States that a memo holds; more than [`super::FRAME_LIMIT`], so that a recursion near the
@@ -156,7 +156,7 @@ impl<'m> Recall<'m> {
 
     /// Adds a frame that was unwound, the next one outward.
     #[inline]
-    pub fn add(&mut self, frame: &Stepped) {
+    pub fn add(&mut self, frame: &Frame) {
         if !self.is_recording {
             return;
         }
@@ -217,8 +217,8 @@ impl<'m> Recall<'m> {
 impl State {
     /// `None` where the places do not fit.
     #[inline]
-    fn of(frame: &Stepped) -> Option<State> {
-        let Registers { ip, sp, bp } = frame.caller;
+    fn of(frame: &Frame) -> Option<State> {
+        let Registers { ip, sp, bp } = frame.registers;
         let bp_offset = offset(frame.bp_at, sp)?;
         let cfa_offset = offset(frame.cfa_at, sp)?;
         Some(State {

@@ -31,7 +31,7 @@ pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
 use memo::Recall;
 use stack::{StackRange, StackReader};
-use step::{Step, Stepped, Stepper};
+use step::{Frame, Step, Stepper};
 
 /// Frames per stack unless configured otherwise.
 pub const FRAME_LIMIT: usize = 256;
@@ -162,8 +162,8 @@ fn unwind(
     mut recall: Option<Recall<'_>>,
     out: &mut [u64],
 ) -> Walk {
-    let mut frame = Stepped {
-        caller: registers,
+    let mut frame = Frame {
+        registers,
         bp_at: 0,
         cfa_at: 0,
     };
@@ -173,21 +173,21 @@ fn unwind(
         let Some(rest) = out.get_mut(frame_count..).filter(|rest| !rest.is_empty()) else {
             break End::LimitReached;
         };
-        if let Some(recall) = meet(&mut recall, stepper, &frame.caller, reused_count) {
-            (reused_count, frame.caller) = recall.copy_kept(rest);
+        if let Some(recall) = meet(&mut recall, stepper, &frame.registers, reused_count) {
+            (reused_count, frame.registers) = recall.copy_kept(rest);
             frame_count += reused_count;
             if reused_count < recall.kept_count() {
                 break End::LimitReached;
             }
         } else {
             if let Some(place) = rest.first_mut() {
-                *place = frame.caller.ip;
+                *place = frame.registers.ip;
             }
             frame_count += 1;
             note(&mut recall, stepper, &frame, reused_count);
         }
-        match stepper.step(&frame.caller) {
-            Step::Caller(stepped) => frame = stepped,
+        match stepper.step(&mut frame) {
+            Step::Caller => {}
             Step::End => break End::Complete,
             Step::Failed(truncation) => break End::Truncated(truncation),
         }
@@ -218,7 +218,7 @@ fn meet<'a, 'm>(
 
 /// Tells the memo of a frame that was unwound.
 #[inline]
-fn note(recall: &mut Option<Recall<'_>>, stepper: &Stepper, frame: &Stepped, reused_count: usize) {
+fn note(recall: &mut Option<Recall<'_>>, stepper: &Stepper, frame: &Frame, reused_count: usize) {
     let Some(recall) = recall else { return };
     if reused_count != 0 {
         recall.discard();

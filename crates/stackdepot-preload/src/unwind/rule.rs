@@ -5,6 +5,8 @@
 //! pointer was saved. [`Rule`] says that as a value, [`Rule::pack`] as the word which the
 //! shared cache stores. What does not fit the word is [`Rule::Unsupported`].
 
+use core::hint::select_unpredictable;
+
 /// Where the CFA, the caller's stack pointer, comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cfa {
@@ -57,13 +59,19 @@ pub enum Rule {
     Unsupported,
 }
 
-const KIND_SP: u64 = 1;
-const KIND_BP: u64 = 2;
-const KIND_DEREF_BP: u64 = 3;
-const KIND_DEREF_SP: u64 = 4;
-const KIND_SIGNAL: u64 = 5;
-const KIND_END: u64 = 6;
-const KIND_UNSUPPORTED: u64 = 7;
+/// A plain frame: nearly all are. The next two bits are only its own.
+const PLAIN: u64 = 1;
+const PLAIN_BASE_IS_BP: u64 = 2;
+const PLAIN_BP_IS_SAVED: u64 = 4;
+
+// The kinds of all other words are even.
+const KIND_SP: u64 = 2;
+const KIND_BP: u64 = 4;
+const KIND_DEREF_BP: u64 = 6;
+const KIND_DEREF_SP: u64 = 8;
+const KIND_SIGNAL: u64 = 10;
+const KIND_END: u64 = 12;
+const KIND_UNSUPPORTED: u64 = 14;
 const KIND_BITS: u64 = 0xf;
 
 const BP_UNCHANGED: u64 = 0;
@@ -73,12 +81,44 @@ const BP_KIND_SHIFT: u32 = 4;
 const BP_OFFSET_SHIFT: u32 = 16;
 const CFA_SHIFT: u32 = 32;
 
+/// A packed rule of the usual form, `sp` or `bp` plus an offset and `bp` unchanged or below
+/// the CFA, to be applied without a branch on what it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain(u64);
+
+impl Plain {
+    /// The word as a plain rule, if it is one.
+    #[inline]
+    pub fn of(word: u64) -> Option<Plain> {
+        (word & PLAIN != 0).then_some(Plain(word))
+    }
+
+    /// The caller's stack pointer.
+    #[inline]
+    pub fn cfa(self, sp: u64, bp: u64) -> u64 {
+        let base = select_unpredictable(self.0 & PLAIN_BASE_IS_BP != 0, bp, sp);
+        base.wrapping_add_signed(i64::from((self.0 >> CFA_SHIFT) as i32))
+    }
+
+    /// Whether `bp` was saved.
+    #[inline]
+    pub fn is_bp_saved(self) -> bool {
+        self.0 & PLAIN_BP_IS_SAVED != 0
+    }
+
+    /// Where `bp` was saved, if it was, from the CFA.
+    #[inline]
+    pub fn bp_offset(self) -> i64 {
+        i64::from((self.0 >> BP_OFFSET_SHIFT) as u16 as i16) * 8
+    }
+}
+
 impl Rule {
     /// Packs the rule; never 0, which is the cache's empty word.
     ///
     /// | 63..32 | 31..16 | 5..4 | 3..0 |
     /// |---|---|---|---|
-    /// | CFA offset, or `at` and `offset` | frame pointer's place in words | its kind | kind |
+    /// | CFA offset, or `at` and `offset` | frame pointer's place in words | its kind | kind, or flags of a plain one |
     #[inline]
     pub fn pack(self) -> u64 {
         let (cfa, bp) = match self {
@@ -98,15 +138,37 @@ impl Rule {
             SavedBp::AtCfa(words) => (BP_AT_CFA, words),
             SavedBp::AtBp(words) => (BP_AT_BP, words),
         };
-        kind | (bp_kind << BP_KIND_SHIFT)
-            | (u64::from(words as u16) << BP_OFFSET_SHIFT)
-            | (u64::from(offset) << CFA_SHIFT)
+        let offsets =
+            (u64::from(words as u16) << BP_OFFSET_SHIFT) | (u64::from(offset) << CFA_SHIFT);
+        let saved = match bp {
+            SavedBp::Unchanged => 0,
+            _ => PLAIN_BP_IS_SAVED,
+        };
+        match (kind, bp_kind) {
+            (KIND_SP, BP_UNCHANGED | BP_AT_CFA) => PLAIN | saved | offsets,
+            (KIND_BP, BP_UNCHANGED | BP_AT_CFA) => PLAIN | PLAIN_BASE_IS_BP | saved | offsets,
+            _ => kind | (bp_kind << BP_KIND_SHIFT) | offsets,
+        }
     }
 
     /// Unpacks what [`Rule::pack`] made; `None` for a word that no rule packs to.
-    #[inline]
     pub fn unpack(word: u64) -> Option<Rule> {
         let offset = (word >> CFA_SHIFT) as u32;
+        let words = (word >> BP_OFFSET_SHIFT) as u16 as i16;
+        if let Some(plain) = Plain::of(word) {
+            let is_bp = word & PLAIN_BASE_IS_BP != 0;
+            let cfa = if is_bp {
+                Cfa::Bp(offset as i32)
+            } else {
+                Cfa::Sp(offset as i32)
+            };
+            let bp = if plain.is_bp_saved() {
+                SavedBp::AtCfa(words)
+            } else {
+                SavedBp::Unchanged
+            };
+            return Some(Rule::Frame { cfa, bp });
+        }
         let (at, add) = (offset as u16 as i16, (offset >> 16) as u16 as i16);
         let cfa = match word & KIND_BITS {
             KIND_SP => Cfa::Sp(offset as i32),
@@ -118,7 +180,6 @@ impl Rule {
             KIND_UNSUPPORTED => return Some(Rule::Unsupported),
             _ => return None,
         };
-        let words = (word >> BP_OFFSET_SHIFT) as u16 as i16;
         let bp = match (word >> BP_KIND_SHIFT) & 3 {
             BP_UNCHANGED => SavedBp::Unchanged,
             BP_AT_CFA => SavedBp::AtCfa(words),

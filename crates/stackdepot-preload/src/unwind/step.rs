@@ -1,8 +1,9 @@
 //! One step of a walk: from a frame's registers to its caller's.
 
-use super::rule::{Cfa, Rule, SavedBp};
+use super::rule::{Cfa, Plain, Rule, SavedBp};
 use super::stack::{ADDRESS_LIMIT, StackReader};
 use super::{Truncation, cache, gate, known, modules, table};
+use core::hint::select_unpredictable;
 
 /// Farthest a frame pointer may lie from the stack pointer in code without tables.
 const GUESS_BYTES: u64 = 0x4000;
@@ -22,14 +23,14 @@ pub struct Registers {
     pub bp: u64,
 }
 
-/// The caller's registers and where they were read, for the memo.
+/// A frame: its registers and where the step that led to it read them, for the memo.
 #[derive(Clone, Copy, Debug)]
-pub struct Stepped {
-    /// The caller's registers.
-    pub caller: Registers,
-    /// Where the caller's `bp` was read; 0 if it is unchanged. (`ip` is at `sp - 8`.)
+pub struct Frame {
+    /// The registers.
+    pub registers: Registers,
+    /// Where `bp` was read; 0 if it is the inner frame's. (`ip` is at `sp - 8`.)
     pub bp_at: u64,
-    /// Where the CFA itself was read; 0 if it was computed. The word equals `caller.sp`.
+    /// Where `sp` was read; 0 if it was computed. The word there equals `sp`.
     pub cfa_at: u64,
 }
 
@@ -37,7 +38,7 @@ pub struct Stepped {
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// The caller's frame.
-    Caller(Stepped),
+    Caller,
     /// There is no caller.
     End,
     /// The walk cannot go on.
@@ -79,20 +80,54 @@ impl Stepper {
         self.is_interrupted
     }
 
-    /// Steps from `frame` to its caller.
-    #[inline]
-    pub fn step(&mut self, frame: &Registers) -> Step {
-        let pc = if self.is_interrupted {
-            frame.ip
-        } else {
-            frame.ip.wrapping_sub(1)
-        };
+    /// Steps from `frame` to its caller, in place: copying frames costs more than the step.
+    #[inline(always)]
+    pub fn step(&mut self, frame: &mut Frame) -> Step {
+        let pc = frame
+            .registers
+            .ip
+            .wrapping_sub(u64::from(!self.is_interrupted));
         self.is_interrupted = false;
         if pc >= ADDRESS_LIMIT {
             return Step::Failed(Truncation::NoTable);
         }
         let key = cache::Key::new(pc, self.epoch);
-        let rule = match Rule::unpack(cache::get(key)) {
+        let word = cache::get(key);
+        if let Some(plain) = Plain::of(word) {
+            return self.plain(frame, plain);
+        }
+        self.other(frame, word, pc, key)
+    }
+
+    /// Applies the usual rule, without branches that depend on it: which registers a function
+    /// saves cannot be predicted.
+    #[inline(always)]
+    fn plain(&mut self, frame: &mut Frame, rule: Plain) -> Step {
+        let inner = &frame.registers;
+        let sp = rule.cfa(inner.sp, inner.bp);
+        if sp.wrapping_sub(inner.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT && !self.switch() {
+            return Step::Failed(Truncation::BadStack);
+        }
+        let ip_at = sp.wrapping_sub(8);
+        let is_saved = rule.is_bp_saved();
+        let bp_at = sp.wrapping_add_signed(rule.bp_offset());
+        // Where `bp` is unchanged, the return address is read once more instead.
+        let read_at = select_unpredictable(is_saved, bp_at, ip_at);
+        let (Some(ip), Some(word)) = (self.stack.read(ip_at), self.stack.read(read_at)) else {
+            return Step::Failed(Truncation::BadStack);
+        };
+        frame.registers.ip = ip;
+        frame.registers.sp = sp;
+        frame.registers.bp = select_unpredictable(is_saved, word, frame.registers.bp);
+        frame.bp_at = select_unpredictable(is_saved, bp_at, 0);
+        frame.cfa_at = 0;
+        if ip == 0 { Step::End } else { Step::Caller }
+    }
+
+    /// Applies a rule of any other form, or finds the missing one.
+    #[inline(never)]
+    fn other(&mut self, frame: &mut Frame, word: u64, pc: u64, key: cache::Key) -> Step {
+        let rule = match Rule::unpack(word) {
             Some(rule) => rule,
             None => match resolve(pc, key) {
                 Ok(Some(rule)) => rule,
@@ -108,32 +143,26 @@ impl Stepper {
         }
     }
 
-    #[inline]
-    fn frame(&mut self, frame: &Registers, cfa: Cfa, bp: SavedBp) -> Step {
-        let (sp, cfa_at) = match cfa {
-            Cfa::Sp(offset) => (add(frame.sp, offset), 0),
-            Cfa::Bp(offset) => (add(frame.bp, offset), 0),
-            Cfa::DerefBp { at, offset } => match self.deref(frame.bp, at, offset) {
-                Some(found) => found,
-                None => return Step::Failed(Truncation::BadStack),
-            },
-            Cfa::DerefSp { at, offset } => match self.deref(frame.sp, at, offset) {
-                Some(found) => found,
-                None => return Step::Failed(Truncation::BadStack),
-            },
+    fn frame(&mut self, frame: &mut Frame, cfa: Cfa, bp: SavedBp) -> Step {
+        let inner = frame.registers;
+        let found = match cfa {
+            Cfa::Sp(offset) => Some((add(inner.sp, offset), 0)),
+            Cfa::Bp(offset) => Some((add(inner.bp, offset), 0)),
+            Cfa::DerefBp { at, offset } => self.deref(inner.bp, at, offset),
+            Cfa::DerefSp { at, offset } => self.deref(inner.sp, at, offset),
         };
-        if sp.wrapping_sub(frame.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT && !self.switch() {
+        let Some((sp, cfa_at)) = found else {
+            return Step::Failed(Truncation::BadStack);
+        };
+        if sp.wrapping_sub(inner.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT && !self.switch() {
             return Step::Failed(Truncation::BadStack);
         }
-        let Some(ip) = self.stack.read(sp.wrapping_sub(8)) else {
-            return Step::Failed(Truncation::BadStack);
-        };
         let bp_at = match bp {
             SavedBp::Unchanged => 0,
             SavedBp::AtCfa(words) => add(sp, i32::from(words) * 8),
-            SavedBp::AtBp(words) => add(frame.bp, i32::from(words) * 8),
+            SavedBp::AtBp(words) => add(inner.bp, i32::from(words) * 8),
         };
-        self.caller(ip, sp, frame.bp, bp_at, cfa_at)
+        self.caller(frame, sp, bp_at, cfa_at)
     }
 
     /// Reads a CFA that lies in memory. One with an offset cannot be checked again by the
@@ -147,32 +176,30 @@ impl Stepper {
         Some((add(word, i32::from(offset)), cfa_at))
     }
 
-    #[inline]
-    fn caller(&mut self, ip: u64, sp: u64, bp: u64, bp_at: u64, cfa_at: u64) -> Step {
+    fn caller(&mut self, frame: &mut Frame, sp: u64, bp_at: u64, cfa_at: u64) -> Step {
+        let ip = self.stack.read(sp.wrapping_sub(8));
         let bp = if bp_at == 0 {
-            bp
+            Some(frame.registers.bp)
         } else {
-            match self.stack.read(bp_at) {
-                Some(bp) => bp,
-                None => return Step::Failed(Truncation::BadStack),
-            }
+            self.stack.read(bp_at)
         };
-        if ip == 0 {
-            return Step::End;
-        }
-        Step::Caller(Stepped {
-            caller: Registers { ip, sp, bp },
+        let (Some(ip), Some(bp)) = (ip, bp) else {
+            return Step::Failed(Truncation::BadStack);
+        };
+        *frame = Frame {
+            registers: Registers { ip, sp, bp },
             bp_at,
             cfa_at,
-        })
+        };
+        if ip == 0 { Step::End } else { Step::Caller }
     }
 
     /// Steps through the kernel's signal frame: `sp` points at the `ucontext`.
-    fn signal(&mut self, frame: &Registers) -> Step {
+    fn signal(&mut self, frame: &mut Frame) -> Step {
         const BP_AT: i32 = 120;
         const SP_AT: i32 = 160;
         const IP_AT: i32 = 168;
-        let mut read = |offset| self.stack.read(add(frame.sp, offset));
+        let mut read = |offset| self.stack.read(add(frame.registers.sp, offset));
         let (Some(bp), Some(sp), Some(ip)) = (read(BP_AT), read(SP_AT), read(IP_AT)) else {
             return Step::Failed(Truncation::BadStack);
         };
@@ -180,30 +207,28 @@ impl Stepper {
             return Step::Failed(Truncation::BadStack);
         }
         self.is_interrupted = true;
-        if ip == 0 {
-            return Step::End;
-        }
-        Step::Caller(Stepped {
-            caller: Registers { ip, sp, bp },
+        *frame = Frame {
+            registers: Registers { ip, sp, bp },
             bp_at: 0,
             cfa_at: 0,
-        })
+        };
+        if ip == 0 { Step::End } else { Step::Caller }
     }
 
     /// Steps by the frame pointer where there is no table, if it looks like one.
     #[cold]
-    fn guess(&mut self, frame: &Registers) -> Step {
-        if frame.bp == 0 {
+    fn guess(&mut self, frame: &mut Frame) -> Step {
+        let Registers { sp, bp, .. } = frame.registers;
+        if bp == 0 {
             return Step::End;
         }
-        if frame.bp < frame.sp || frame.bp - frame.sp > GUESS_BYTES {
+        if bp < sp || bp - sp > GUESS_BYTES {
             return Step::Failed(Truncation::NoTable);
         }
-        let sp = frame.bp.wrapping_add(16);
-        let Some(ip) = self.stack.read(sp.wrapping_sub(8)) else {
-            return Step::Failed(Truncation::NoTable);
-        };
-        self.caller(ip, sp, frame.bp, frame.bp, 0)
+        match self.caller(frame, bp.wrapping_add(16), bp, 0) {
+            Step::Failed(_) => Step::Failed(Truncation::NoTable),
+            step => step,
+        }
     }
 
     #[cold]
