@@ -118,6 +118,83 @@ fn process_killed_while_it_makes_a_file_leaves_no_region_file_that_misleads() {
 }
 
 #[test]
+fn file_of_a_killed_process_goes_on_when_it_is_opened_again() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let name = c_path(&path);
+    let mut random = Random(31);
+    let first = fork(|| {
+        let Ok(writer) = RegionWriter::create(&name, &CreateOptions::alone(2 << 20)) else {
+            return 1;
+        };
+        churn(&writer, 0, 1, 300, |_| true);
+        0
+    });
+    while RegionFile::open(&path).is_err() {
+        std::thread::sleep(Duration::from_micros(200)); // ends with the child's creation
+    }
+    assert!(matches!(RegionWriter::reopen(&name), Err(CreateError::Busy)));
+    kill_and_wait(first);
+    for round in 0..40u64 {
+        let pid = fork(|| {
+            let Ok((writer, _)) = RegionWriter::reopen(&name) else {
+                return 1;
+            };
+            churn(&writer, 0, round + 1, 300, |_| true);
+            0
+        });
+        std::thread::sleep(Duration::from_micros(3_000 + random.below(20_000)));
+        kill_and_wait(pid);
+        check(&path);
+    }
+    let (writer, recovered) = RegionWriter::reopen(&name).unwrap();
+    assert!(
+        recovered.kept_nodes > 0 && recovered.restored_holds > 0,
+        "{recovered:?}"
+    );
+    churn(&writer, 0, 5, 300, |round| round < 20_000);
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    assert!(snapshot.problems().is_empty());
+    for block in snapshot.live_blocks() {
+        let Some(weak) = block.block.stack else {
+            continue;
+        };
+        check_frames(&snapshot.stack(weak).unwrap().frames);
+    }
+    let held: u64 = snapshot
+        .live_blocks()
+        .iter()
+        .filter(|block| block.block.stack.is_some())
+        .count() as u64;
+    assert!(held > 50, "{held}");
+}
+
+#[test]
+fn damaged_or_foreign_files_are_not_opened_for_writing() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    std::fs::write(&path, vec![1; 100_000]).unwrap();
+    assert!(matches!(
+        RegionWriter::reopen(&c_path(&path)),
+        Err(CreateError::Damaged)
+    ));
+    let sound = directory.path("sound");
+    // SAFETY: the writer is not used after this.
+    unsafe { create(&sound, 1 << 20).unmap() };
+    let bytes = std::fs::read(&sound).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 4096]).unwrap();
+    assert!(matches!(
+        RegionWriter::reopen(&c_path(&path)),
+        Err(CreateError::Damaged)
+    ));
+    let missing = c_path(&directory.path("missing"));
+    assert!(matches!(
+        RegionWriter::reopen(&missing),
+        Err(CreateError::Open(_))
+    ));
+}
+
+#[test]
 fn file_size_limit_refuses_and_does_not_kill() {
     let directory = Directory::new();
     let path = directory.path("file");

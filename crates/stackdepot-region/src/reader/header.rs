@@ -11,9 +11,9 @@ use crate::format::{
     ClockWords, FORMAT_VERSION, FileHeader, HEADER_BYTES, MAGIC, MAX_FILE_BYTES, PAGE_BYTES,
     RunState, SECTION_COUNT, SECTIONS_OFFSET, SectionName, word_at,
 };
+use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
 use crate::plan::{META_BYTES, Section};
 use crate::process::ProcessId;
-use crate::writer::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
 
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderView {
@@ -118,7 +118,7 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
         let offset = word_at(page, row_offset).unwrap_or(0);
         let bytes = word_at(page, row_offset + 8).unwrap_or(0);
         let is_inside = offset >= end
-            && offset % PAGE_BYTES as u64 == 0
+            && offset.is_multiple_of(PAGE_BYTES as u64)
             && bytes <= file_bytes
             && offset <= file_bytes - bytes;
         if !is_inside {
