@@ -11,8 +11,8 @@ use crate::layout::{BUCKET_CELLS, Bucket, Region};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where the first bucket stops being preferred to the emptier of both. Lower fills more
-/// evenly, higher finds more in the first bucket (71 % here, simulated under churn).
-const FIRST_FILL: usize = BUCKET_CELLS * 5 / 8;
+/// evenly, higher finds more in the first bucket (84 % here, simulated under churn).
+const FIRST_FILL: usize = BUCKET_CELLS * 3 / 4;
 
 /// The value of an index cell: fingerprint 63..33, tentative 32, slot 31..0; 0 is empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

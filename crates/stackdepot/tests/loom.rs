@@ -15,6 +15,8 @@ fn check(preemptions: usize, slot_count: u32, model: impl Fn(Arc<Memory>) + Send
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemptions);
     builder.max_branches = 20_000;
+    // Only the model of ancestors is cut short by this, after some 10^5 executions.
+    builder.max_duration = Some(std::time::Duration::from_secs(60));
     builder.check(move || model(Arc::new(Memory::new(slot_count, &config()))));
 }
 
