@@ -144,6 +144,12 @@ fn a_depot_full_of_held_stacks_says_full_and_goes_on() {
 }
 
 #[test]
+fn sizes_are_rounded_down_to_whole_lines() {
+    let figures = Figures::of(&small_corpus(), &["--bytes", "100001"]);
+    assert_eq!(figures.number("depot_bytes"), 100_001 / 64 * 64);
+}
+
+#[test]
 fn fit_finds_the_smallest_size_that_loses_nothing() {
     for hold in ["none", "lease"] {
         let fitted = Figures::of(&small_corpus(), &["--fit", "--hold", hold]);

@@ -86,7 +86,9 @@ pub fn perform(options: &Options) -> Result<ExitCode, Failure> {
         .as_deref()
         .map(parse_bytes)
         .transpose()
-        .map_err(Failure::new)?;
+        .map_err(Failure::new)?
+        // The depot is made of whole lines.
+        .map(|bytes| bytes - bytes % stage::LINE_BYTES);
     let name = options.corpus.display();
     let corpus = Corpus::open(&options.corpus)
         .map_err(|error| Failure::new(format_args!("{name}: {error}")))?;
@@ -103,7 +105,7 @@ pub fn perform(options: &Options) -> Result<ExitCode, Failure> {
     } else {
         replay(&plan, bytes.unwrap_or(DEFAULT_BYTES), &progress)?
     };
-    progress.clear();
+    drop(progress);
     print(&outcome, options)?;
     if outcome.mismatches > 0 {
         let count = outcome.mismatches;

@@ -65,9 +65,11 @@ impl Progress {
         // A terminal that went away is no reason to stop.
         let _ = write!(stderr(), "\r\x1b[Kreplay: {} {percent} %", line.stage);
     }
+}
 
-    /// Removes the line.
-    pub fn clear(&self) {
+/// The line goes with it, so that results and errors stand alone.
+impl Drop for Progress {
+    fn drop(&mut self) {
         if self.on_terminal {
             let _ = write!(stderr(), "\r\x1b[K");
         }

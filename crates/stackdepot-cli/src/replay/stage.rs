@@ -13,7 +13,7 @@ use super::objects::{Object, Objects};
 use crate::failure::Failure;
 
 /// Bytes of a line of memory.
-const LINE_BYTES: u64 = 64;
+pub const LINE_BYTES: u64 = 64;
 
 /// What is replayed, and how.
 #[derive(Clone, Copy)]
@@ -82,9 +82,16 @@ impl Stage {
         Ok(())
     }
 
-    /// Whether a depot of this size is possible at all.
-    pub fn is_valid(plan: &Plan<'_>, depot_bytes: u64) -> bool {
-        config(plan, depot_bytes).is_ok_and(|config| config.geometry().is_ok())
+    /// How many slots a depot of this size has; `None` where none is possible.
+    pub fn slot_count(plan: &Plan<'_>, depot_bytes: u64) -> Option<u64> {
+        Some(
+            config(plan, depot_bytes)
+                .ok()?
+                .geometry()
+                .ok()?
+                .slot_count
+                .into(),
+        )
     }
 
     /// A fresh depot of `depot_bytes`, and a fresh ring.

@@ -31,14 +31,17 @@ pub fn replay(
     pass(plan, &stage.set(plan, depot_bytes)?, false, progress)
 }
 
-/// Whether everything fits; ends as soon as something does not.
+/// The slots taken (a wide node has two) if everything fits; ends as soon as something does not.
 pub fn fits(
     plan: &Plan<'_>,
     stage: &mut Stage,
     depot_bytes: u64,
     progress: &Progress,
-) -> Result<bool, Failure> {
-    Ok(pass(plan, &stage.set(plan, depot_bytes)?, true, progress)?.fits)
+) -> Result<Option<u64>, Failure> {
+    let set = stage.set(plan, depot_bytes)?;
+    let fits = pass(plan, &set, true, progress)?.fits;
+    let stats = set.depot.stats();
+    Ok(fits.then_some(stats.node_count + stats.wide_nodes))
 }
 
 fn pass(
