@@ -51,6 +51,10 @@ pub(crate) struct Windows(pub u32);
 
 /// In a cell of the window table: taken, with the upper half below.
 const TAKEN: u64 = 1 << 32;
+/// The selectors of all frames of a run.
+const SELECTORS: u32 = (1 << (2 * RUN_FRAMES)) - 1;
+/// Selector 2 for every frame.
+const ALL_IN_FIRST: u32 = 0xaaaa_aaaa & SELECTORS;
 const A_SHIFT: u32 = 20;
 const B_SHIFT: u32 = 26;
 const CELL_MASK: u32 = 63;
@@ -133,6 +137,17 @@ impl<'r> WindowTable<'r> {
         self.0.get(cell).map_or(0, |cell| cell.load(Ordering::Relaxed) << 32)
     }
 
+    /// The shifted upper half that all frames of a node share; `None` when they differ.
+    #[inline]
+    pub fn shared(self, windows: Windows) -> Option<u64> {
+        match windows.0 & SELECTORS {
+            ALL_IN_FIRST => Some(self.high_bits(0)),
+            SELECTORS => Some(self.high_bits(1)),
+            0 => Some(self.high_bits(windows.a())),
+            _ => None,
+        }
+    }
+
     /// The shifted upper halves that the four selectors stand for.
     #[inline]
     pub fn selected(self, windows: Windows) -> [u64; 4] {
@@ -162,6 +177,11 @@ impl<'r> WindowTable<'r> {
                 extra_count as u32 - 1
             };
             word |= selector << (position * 2);
+        }
+        // Places beyond the length repeat the first, so that one comparison shows one window.
+        let first_selector = word & 3;
+        for position in length..RUN_FRAMES {
+            word |= first_selector << (position * 2);
         }
         for (extra, shift) in extras.iter().zip([A_SHIFT, B_SHIFT]).take(extra_count) {
             word |= (*extra as u32 & CELL_MASK) << shift;

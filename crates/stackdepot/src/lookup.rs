@@ -204,7 +204,11 @@ impl<'r> Region<'r> {
         if state.has(State::WIDE) {
             return self.equals_wide(slot, windows, run, mask);
         }
-        let highs = WindowTable::of(self.header).selected(Windows(windows));
+        let table = WindowTable::of(self.header);
+        if let Some(high) = table.shared(Windows(windows)) {
+            return equals_in_window(slot, high, run, mask);
+        }
+        let highs = table.selected(Windows(windows));
         let mut selectors = windows;
         let mut difference = 0;
         for ((cell, pair), mask) in slot.lows.iter().zip(run.as_chunks::<2>().0).zip(mask.as_chunks::<2>().0) {
@@ -284,6 +288,18 @@ impl<'r> Region<'r> {
         }
         Some(run)
     }
+}
+
+/// The common case of `Region::equals`: all frames have the same upper half.
+#[inline(always)]
+fn equals_in_window(slot: &Slot, high: u64, run: &Run, mask: &Run) -> bool {
+    let (mut low_difference, mut high_difference) = (0, 0);
+    for ((cell, pair), mask) in slot.lows.iter().zip(run.as_chunks::<2>().0).zip(mask.as_chunks::<2>().0) {
+        let (first, second) = (pair[0] & mask[0], pair[1] & mask[1]);
+        low_difference |= cell.load(Ordering::Relaxed) ^ (second << 32 | (first & 0xffff_ffff));
+        high_difference |= ((pair[0] ^ high) & mask[0]) | ((pair[1] ^ high) & mask[1]);
+    }
+    low_difference | high_difference >> 32 == 0
 }
 
 /// Joins the halves of a wide node.
