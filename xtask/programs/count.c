@@ -1,8 +1,9 @@
 // Counts every allocation and free of a process tree, by the recorder's rules and nothing else.
 //
-// Preloaded; adds to four counters in the file named by COUNT_FILE, which every process of the
+// Preloaded, behind the recorder in the same run; adds to four counters in the file named by COUNT_FILE, which every process of the
 // tree maps shared. It records no stack and knows nothing of the recorder: it is the oracle of
 // bar 3 (`events` plus counted losses must equal `allocs` plus `frees`, exactly).
+// Only images with STACKDEPOT_RUN in their environment count: not the command that starts them.
 // A realloc that moves or resizes is one free and one alloc; realloc(p, 0) is one free.
 #define _GNU_SOURCE
 #include <errno.h>
@@ -33,7 +34,7 @@ static struct counters *counters(void) {
     struct counters *now = __atomic_load_n(&shared, __ATOMIC_ACQUIRE);
     if (now || mapping_failed || !environ)
         return now ? now : &early;
-    const char *path = getenv("COUNT_FILE");
+    const char *path = getenv("STACKDEPOT_RUN") ? getenv("COUNT_FILE") : NULL;
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
     if (fd < 0) {
         mapping_failed = 1;

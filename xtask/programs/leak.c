@@ -52,7 +52,7 @@ static void *work(void *half) {
 
 int main(void) {
     pthread_t other;
-    if (pthread_create(&other, NULL, work, &other))
+    if (pthread_create(&other, NULL, work, (void *)1))
         return 1;
     work(NULL);
     pthread_join(other, NULL);

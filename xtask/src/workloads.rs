@@ -24,11 +24,16 @@ pub struct Workload {
     variables: Vec<(&'static str, OsString)>,
     /// A file that it writes, which belongs to its output.
     pub product: Option<PathBuf>,
+    /// A folder that must not be there when it starts.
+    absent: Option<PathBuf>,
 }
 
 impl Workload {
     /// The command, with `prefix` (a recorder and its options) before it.
     pub fn command(&self, prefix: &[OsString]) -> Answer<Command> {
+        if let Some(folder) = self.absent.as_ref().filter(|folder| folder.exists()) {
+            fs::remove_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        }
         let mut words = prefix.iter().chain([&self.program]).chain(&self.arguments);
         let mut command = Command::new(words.next().ok_or("no program")?);
         command
@@ -60,6 +65,7 @@ pub fn sqlite3(work: &Path) -> Answer<Workload> {
         stdin: Some(script),
         variables: Vec::new(),
         product: None,
+        absent: None,
     })
 }
 
@@ -79,6 +85,7 @@ pub fn python3(house: &House) -> Answer<Workload> {
             ("PYTHONHASHSEED", "0".into()),
         ],
         product: None,
+        absent: None,
     })
 }
 
@@ -105,6 +112,7 @@ pub fn cpp_compile(house: &House, work: &Path) -> Answer<Workload> {
         stdin: None,
         variables: Vec::new(),
         product: Some(product),
+        absent: None,
     })
 }
 
@@ -117,32 +125,70 @@ pub fn short_threads(house: &House) -> Answer<Workload> {
         stdin: None,
         variables: Vec::new(),
         product: None,
+        absent: None,
     })
 }
 
-/// git over a small repository that it makes first; `log -p` through a pager and `fsck` of a clone
-/// made over `upload-pack`, `index-pack` and `rev-list` run as its children.
-pub fn git(work: &Path) -> Answer<Workload> {
+/// Two git workloads over a small repository that is made first: one with output and many children
+/// (a shell, clone, log, fsck), and a plain clone, whose few children all fit the run's files.
+pub fn git(work: &Path) -> Answer<[Workload; 2]> {
     let origin = work.join("origin");
     let git = system_program("git")?;
-    let dated = "2026-01-02T03:04:05Z";
-    let variables: Vec<(&'static str, OsString)> = vec![
-        ("GIT_CONFIG_NOSYSTEM", "1".into()),
-        ("GIT_CONFIG_GLOBAL", "/dev/null".into()),
-        ("GIT_AUTHOR_DATE", dated.into()),
-        ("GIT_COMMITTER_DATE", dated.into()),
-        ("GIT_AUTHOR_NAME", "a".into()),
-        ("GIT_AUTHOR_EMAIL", "a@example.org".into()),
-        ("GIT_COMMITTER_NAME", "a".into()),
-        ("GIT_COMMITTER_EMAIL", "a@example.org".into()),
-        ("GIT_PAGER", "cat".into()),
-    ];
-    let prepare = |arguments: &[&str]| {
-        let mut command = Command::new(&git);
-        command.envs(variables.iter().map(|(name, value)| (name, value)));
-        child::must(command.arg("-C").arg(&origin).args(arguments))
+    make_repository(&git, &origin)?;
+    let (clone, plain) = (work.join("clone"), work.join("plain"));
+    // An alias that starts with `!` runs a shell.
+    let alias = format!(
+        "alias.work=!git clone --quiet --no-local '{origin}' '{clone}' && git -C '{clone}' log -p --stat && git -C '{clone}' fsck --full",
+        clone = clone.display(),
+        origin = origin.display()
+    );
+    let workload = |name, words: &[&str], absent: &Path| Workload {
+        name,
+        program: git.clone().into(),
+        arguments: ["-c", "pack.threads=1"]
+            .iter()
+            .chain(words)
+            .map(OsString::from)
+            .collect(),
+        stdin: None,
+        variables: git_variables(),
+        product: None,
+        absent: Some(absent.to_path_buf()),
     };
-    fs::create_dir_all(&origin).map_err(|e| format!("{}: {e}", origin.display()))?;
+    let (from, to) = (origin.to_string_lossy(), plain.to_string_lossy());
+    Ok([
+        workload("git", &["-c", &alias, "work"], &clone),
+        workload("git clone", &["clone", "--no-local", &from, &to], &plain),
+    ])
+}
+
+/// Nothing of the user's configuration and of the time of day.
+fn git_variables() -> Vec<(&'static str, OsString)> {
+    let date = "2026-01-02T03:04:05Z";
+    let variables = [
+        ("GIT_CONFIG_NOSYSTEM", "1"),
+        ("GIT_CONFIG_GLOBAL", "/dev/null"),
+        ("GIT_AUTHOR_DATE", date),
+        ("GIT_COMMITTER_DATE", date),
+        ("GIT_AUTHOR_NAME", "a"),
+        ("GIT_AUTHOR_EMAIL", "a@example.org"),
+        ("GIT_COMMITTER_NAME", "a"),
+        ("GIT_COMMITTER_EMAIL", "a@example.org"),
+        ("GIT_PAGER", "cat"),
+    ];
+    variables
+        .into_iter()
+        .map(|(name, value)| (name, value.into()))
+        .collect()
+}
+
+fn make_repository(git: &Path, origin: &Path) -> Answer<()> {
+    let prepare = |arguments: &[&str]| {
+        let mut command = Command::new(git);
+        command.envs(git_variables());
+        child::must(command.arg("-C").arg(origin).args(arguments))
+    };
+    fs::create_dir_all(origin).map_err(|e| format!("{}: {e}", origin.display()))?;
     prepare(&["init", "--quiet", "--initial-branch=main"])?;
     for number in 0..12 {
         let file = origin.join(format!("file{}", number % 5));
@@ -158,25 +204,7 @@ pub fn git(work: &Path) -> Answer<Workload> {
             &format!("change {number}"),
         ])?;
     }
-    Ok(Workload {
-        name: "git",
-        program: git.into(),
-        // An alias that starts with `!` runs a shell, whose git commands have children of their own.
-        arguments: ["-c", "pack.threads=1", "-c", "core.preloadIndex=false", "-c"]
-            .iter()
-            .map(OsString::from)
-            .chain([format!(
-                "alias.work=!rm -rf '{clone}' && git clone --quiet --no-local '{origin}' '{clone}' && git -C '{clone}' log -p --stat && git -C '{clone}' fsck --full",
-                clone = work.join("clone").display(),
-                origin = origin.display()
-            )
-            .into()])
-            .chain(["work".into()])
-            .collect(),
-        stdin: None,
-        variables,
-        product: None,
-    })
+    Ok(())
 }
 
 /// The SQL script: inserts, updates, joins, groupings and recursive queries.

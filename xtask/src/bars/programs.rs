@@ -8,7 +8,6 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Big enough that no child goes unrecorded and no file is removed.
 const BYTES: &str = "1G";
@@ -26,7 +25,7 @@ const REDIS_REQUEST_COUNT: usize = 60_000;
 pub fn run(site: &Site, board: &mut Board) -> Answer<()> {
     let work = site.house.work("programs")?;
     let house = site.house;
-    let (sqlite, git) = (workloads::sqlite3(&work)?, workloads::git(&work)?);
+    let (sqlite, [git, clone]) = (workloads::sqlite3(&work)?, workloads::git(&work)?);
     let (python, compile) = (
         workloads::python3(house)?,
         workloads::cpp_compile(house, &work)?,
@@ -49,7 +48,7 @@ pub fn run(site: &Site, board: &mut Board) -> Answer<()> {
         (same, format!("{}, {}", served.status, served.keys))
     });
     board.judge_answer("redis-server under redis-benchmark", compared);
-    for program in [&sqlite, &git, &compile] {
+    for program in [&sqlite, &clone, &compile] {
         board.judge_answer(
             &format!("{} events", program.name),
             events_equal(site, &work, program),
@@ -125,33 +124,20 @@ fn unchanged(site: &Site, work: &Path, program: &Workload) -> Answer<(bool, Stri
 }
 
 /// Recorded events plus counted losses against the counting preload library, over all processes.
+/// Both count in one run: a compiler's allocations follow its addresses, and those are random.
 fn events_equal(site: &Site, work: &Path, program: &Workload) -> Answer<(bool, String)> {
     let region = fresh(work, "events")?;
     let count_file = work.join("events/count");
     fs::write(&count_file, [0; 4096]).map_err(|e| format!("{}: {e}", count_file.display()))?;
-    let recorded = child::run(
-        program
-            .command(&recorder(site, &region))?
-            .env("COUNT_FILE", "unused"),
-    )?;
     let counter = site.house.shared_object("count", "count")?;
-    // Under our recorder the environment has two variables more; a program that copies its
-    // environment allocates for each, so the counted run gets them too.
-    let mut command = program.command(&[])?;
-    command
-        .env("LD_PRELOAD", &counter)
-        .env("COUNT_FILE", &count_file);
-    for name in added_variables(site, work)? {
-        command.env(name, "unused");
-    }
-    let counted = child::run(&mut command)?;
-    if !recorded.status.success() || !counted.status.success() {
-        return Err(format!(
-            "recorded {}, counted {}: {}",
-            recorded.status,
-            counted.status,
-            recorded.errors()
-        ));
+    let mut command = program.command(&recorder(site, &region))?;
+    let ran = child::run(
+        command
+            .env("LD_PRELOAD", &counter)
+            .env("COUNT_FILE", &count_file),
+    )?;
+    if !ran.status.success() {
+        return Err(format!("{}: {}", ran.status, ran.errors()));
     }
     let words = fs::read(&count_file).map_err(|e| format!("{}: {e}", count_file.display()))?;
     let word = |index: usize| {
@@ -162,8 +148,10 @@ fn events_equal(site: &Site, work: &Path, program: &Workload) -> Answer<(bool, S
     let (expected, images) = (word(0) + word(1), word(3));
     let (mut events, mut lost, mut files) = (0, 0, 0);
     for file in region_files(&region)? {
-        events += site.json("report", &file)?["events"].as_u64().unwrap_or(0);
         let stats = site.json("stats", &file)?;
+        events += stats["ring"]["events"]
+            .as_u64()
+            .ok_or("stats has no ring.events")?;
         for name in COUNTED_LOSSES {
             lost += find(&stats, name)
                 .and_then(Value::as_u64)
@@ -175,30 +163,6 @@ fn events_equal(site: &Site, work: &Path, program: &Workload) -> Answer<(bool, S
         "{events} recorded and {lost} counted as lost in {files} files, {expected} counted in {images} images"
     );
     Ok((events + lost == expected, figure))
-}
-
-/// The names of the variables that `stackdepot run` adds, `LD_PRELOAD` apart.
-fn added_variables(site: &Site, work: &Path) -> Answer<Vec<String>> {
-    let names = |command: &mut Command| -> Answer<Vec<String>> {
-        let ran = child::must(command)?;
-        let text = String::from_utf8_lossy(&ran.stdout).into_owned();
-        Ok(text
-            .lines()
-            .filter_map(|line| Some(line.split_once('=')?.0.to_owned()))
-            .collect())
-    };
-    let region = fresh(work, "variables")?;
-    let words = recorder(site, &region);
-    let bare = names(&mut Command::new("/usr/bin/env"))?;
-    let ours = names(
-        Command::new(&words[0])
-            .args(&words[1..])
-            .arg("/usr/bin/env"),
-    )?;
-    Ok(ours
-        .into_iter()
-        .filter(|name| !bare.contains(name) && name != "LD_PRELOAD")
-        .collect())
 }
 
 /// The region file and its children's, which carry its name and more.
