@@ -19,12 +19,13 @@ const CHUNK_COUNT: usize = 128;
 const CHUNK_BLOCKS: usize = 64;
 
 /// What one thread records with.
-#[repr(C, align(64))]
+///
+/// Only `frames` is touched by every thread, so the blocks of a chunk lie close together and the
+/// buffers for handlers behind all of them.
+#[repr(C, align(8))]
 pub struct Scratch {
     /// The stack being recorded, innermost frame first.
     pub frames: [u64; FRAME_ROOM],
-    /// The same for a signal handler that interrupted a recording.
-    pub nested_frames: [u64; FRAME_ROOM],
     /// What the unwinder remembers of this thread.
     pub unwinder: Option<ThreadSlot>,
 }
@@ -67,6 +68,26 @@ pub fn keep_only(block: *mut Scratch) {
     if let Some((chunk, bit)) = locate(block) {
         chunk.used.store(bit, Ordering::Relaxed);
     }
+}
+
+/// The buffer of a block for a signal handler that interrupts a recording.
+pub fn nested_frames_of(block: *mut Scratch) -> Option<*mut [u64; FRAME_ROOM]> {
+    let (chunk, bit) = locate(block)?;
+    // ORDERING: Acquire, partner: the Release in `Chunk::map`.
+    let blocks = chunk.blocks.load(Ordering::Acquire);
+    let index = bit.trailing_zeros() as usize;
+    // SAFETY: behind the chunk's blocks the mapping has as many buffers.
+    Some(unsafe { blocks.add(CHUNK_BLOCKS).cast::<[u64; FRAME_ROOM]>().add(index) })
+}
+
+/// After a jump out of a recording: what the unwinder was in the middle of is not used again.
+pub fn renew_unwinder(block: *mut Scratch) {
+    // SAFETY: null, or the running thread's own block, of which nothing else is in use now.
+    let Some(scratch) = (unsafe { block.as_mut() }) else { return };
+    if let Some(slot) = scratch.unwinder.take() {
+        unwind::thread_end(slot);
+    }
+    scratch.unwinder = unwind::thread_begin();
 }
 
 /// The unwinder's claim that belongs to a block; null has none.
@@ -119,7 +140,7 @@ impl Chunk {
         if !blocks.is_null() {
             return Some(blocks);
         }
-        let bytes = size_of::<Scratch>() * CHUNK_BLOCKS;
+        let bytes = (size_of::<Scratch>() + size_of::<[u64; FRAME_ROOM]>()) * CHUNK_BLOCKS;
         let fresh = crate::memory::map(bytes)?.cast::<Scratch>().as_ptr();
         // ORDERING: Release, partner: the Acquire above; Acquire on failure for the winner's mapping.
         match self

@@ -71,8 +71,12 @@ pub enum Purpose {
     Free(usize),
 }
 
-/// A frame nearer than this above the running one belongs to the real function that we called.
-const INSIDE_BYTES: usize = 64 * 1024;
+/// A frame nearer than this above the running one lies on the same stack.
+const NEAR_BYTES: isize = 64 * 1024;
+/// A frame nearer than this below the running one was left, unless that runs on another stack.
+const FAR_BYTES: isize = 8 << 20;
+/// Calls that are lost in a row before the hook that they seem to interrupt is taken for gone.
+const LOST_LIMIT: u32 = 1000;
 
 /// The thread's state; all zero when the thread starts.
 #[repr(C, align(64))]
@@ -90,6 +94,8 @@ pub struct Thread {
     hook_purpose: Cell<usize>,
     /// The block that a call inside of an `operator new` was last recorded with.
     inner_block: Cell<usize>,
+    /// Calls lost in RECORDING_NESTED.
+    lost_count: Cell<u32>,
     scratch: Cell<*mut Scratch>,
 }
 
@@ -153,8 +159,7 @@ pub unsafe fn enter(frame: *const Frame, purpose: Purpose) -> Option<Call> {
     // SAFETY: the hook's frame outlives the hook's call, which outlives the `Call`.
     let frame = unsafe { &*frame };
     let thread = current();
-    let previous = thread.state.get();
-    let is_nested = if previous == State::Idle {
+    let is_nested = if thread.state.get() == State::Idle {
         false
     } else {
         thread.nesting(frame, purpose, recorder)?
@@ -164,7 +169,7 @@ pub unsafe fn enter(frame: *const Frame, purpose: Purpose) -> Option<Call> {
         recorder,
         frame,
         is_nested,
-        previous,
+        previous: thread.state.get(),
         previous_frame: thread.hook_frame.get(),
         previous_return: thread.hook_return.get(),
         previous_purpose: thread.hook_purpose.get(),
@@ -255,14 +260,15 @@ impl Call {
     /// Only between `start_recording` and `stop_recording`, and not while an earlier answer is in use.
     #[inline]
     pub unsafe fn frame_buffer(&self) -> Option<&'static mut [u64]> {
+        let block = self.thread.scratch.get();
         // SAFETY: the thread's own block; RECORDING and RECORDING_NESTED are entered once each at a
         // time (`nesting`), each has a buffer of its own, and the caller uses it once at a time.
-        let scratch = unsafe { self.thread.scratch.get().as_mut() }?;
-        Some(if self.is_nested {
-            &mut scratch.nested_frames
-        } else {
-            &mut scratch.frames
-        })
+        unsafe {
+            if self.is_nested {
+                return Some((&mut *scratch::nested_frames_of(block)?).as_mut_slice());
+            }
+            block.as_mut().map(|scratch| scratch.frames.as_mut_slice())
+        }
     }
 
     /// The claim on the unwinder's memory.
@@ -295,20 +301,35 @@ impl Thread {
                 }
                 Some(state == State::CallingNested)
             }
-            State::Recording => Some(!self.is_abandoned(frame)),
-            State::RecordingNested if self.is_abandoned(frame) => Some(true),
+            State::Recording if self.is_abandoned(frame) => {
+                self.state.set(State::Idle);
+                scratch::renew_unwinder(self.scratch.get());
+                Some(false)
+            }
+            State::Recording => Some(true),
+            State::RecordingNested if self.is_abandoned(frame) || self.has_lost_too_many() => {
+                // The hook that its handler interrupted may still be there: nobody knows its frame.
+                self.state.set(State::Recording);
+                self.hook_frame.set(core::ptr::null());
+                Some(true)
+            }
             State::RecordingNested => {
+                self.lost_count.set(self.lost_count.get() + 1);
                 recorder.region.counters.count(Counter::EventsUnrecorded);
                 None
             }
         }
     }
 
+    /// How far the hook that set the state lies outwards from this one, in bytes; negative: inwards.
+    fn distance(&self, frame: &Frame) -> isize {
+        (self.hook_frame.get() as isize).wrapping_sub(core::ptr::from_ref(frame) as isize)
+    }
+
     /// Whether a call comes from the real function that the hook is calling.
     fn is_inside(&self, frame: &Frame) -> bool {
-        let distance =
-            (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
-        distance < INSIDE_BYTES && self.frame_is_intact()
+        let distance = self.distance(frame);
+        distance > 0 && distance < NEAR_BYTES && self.frame_is_intact()
     }
 
     /// Whether a call from the real function is part of its work.
@@ -327,16 +348,28 @@ impl Thread {
         }
     }
 
-    /// Whether the hook that set the state is gone for sure: its frame was overwritten.
+    /// Whether the hook that set the state is gone for sure: a handler left it by a jump.
     fn is_abandoned(&self, frame: &Frame) -> bool {
-        let distance =
-            (self.hook_frame.get() as usize).wrapping_sub(frame as *const Frame as usize);
-        // Farther away than this it may be another, freed stack: not safe to look at.
-        distance < INSIDE_BYTES && !self.frame_is_intact()
+        match self.distance(frame) {
+            0 => true,
+            // Farther away than this it may be another, freed stack: not safe to look at.
+            1..NEAR_BYTES => !self.frame_is_intact(),
+            // We run in a caller of the hook, unless this is a handler's own stack.
+            distance => distance < 0 && distance > -FAR_BYTES && !is_on_alternate_stack(),
+        }
+    }
+
+    /// Whether the hook that set the state must be gone, for a handler does not allocate that much.
+    fn has_lost_too_many(&self) -> bool {
+        let too_many = self.lost_count.get() >= LOST_LIMIT;
+        if too_many {
+            self.lost_count.set(0);
+        }
+        too_many
     }
 
     fn frame_is_intact(&self) -> bool {
-        // SAFETY: the frame lies less than INSIDE_BYTES above a running frame, on the same stack
+        // SAFETY: the frame lies less than NEAR_BYTES above a running frame, on the same stack
         // mapping (guard pages lie below stacks), so it is readable; it may hold anything.
         let found = unsafe { (&raw const (*self.hook_frame.get()).return_address).read_volatile() };
         found == self.hook_return.get()
@@ -354,6 +387,16 @@ impl Thread {
         }
         self.epoch.set(recorder.epoch);
         recorder.region.counters.count(Counter::Threads);
+    }
+}
+
+/// Asked only when a state seems to have outlived its hook.
+fn is_on_alternate_stack() -> bool {
+    // SAFETY: all zeros is valid; the call fills it.
+    unsafe {
+        let mut stack: libc::stack_t = core::mem::zeroed();
+        let status = libc::sigaltstack(core::ptr::null(), &raw mut stack);
+        status != 0 || stack.ss_flags & libc::SS_ONSTACK != 0
     }
 }
 
