@@ -10,7 +10,7 @@ use std::path::Path;
 use common::*;
 use stackdepot_region::error::ReadErrorKind;
 use stackdepot_region::reader::RegionFile;
-use stackdepot_region::reader::snapshot::Snapshot;
+use stackdepot_region::reader::snapshot::{Gone, Snapshot};
 
 const FILE_BYTES: u64 = 1 << 20;
 
@@ -255,6 +255,63 @@ fn bit_flips_anywhere_are_survived() {
         }
     }
     assert!(read_all(&path).is_ok());
+}
+
+/// Every full node its own parent: nobody follows it for ever.
+#[test]
+fn cycles_of_parents_end() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let mut bytes = sample(&path);
+    let depot = u64::from_le_bytes(bytes[96..104].try_into().unwrap()) as usize;
+    let mut header = [0; stackdepot::HEADER_BYTES];
+    header.copy_from_slice(&bytes[depot..depot + stackdepot::HEADER_BYTES]);
+    let geometry = stackdepot::image::HeaderImage::parse(&header)
+        .unwrap()
+        .geometry;
+    let mut changed = 0;
+    for number in 1..=geometry.slot_count {
+        let start = depot + geometry.slots_offset + (number as usize - 1) * 64;
+        let slot =
+            stackdepot::image::SlotImage::parse(bytes[start..start + 64].try_into().unwrap());
+        if slot.is_node() && slot.state.length() == stackdepot::RUN_FRAMES {
+            bytes[start + 16..start + 20].copy_from_slice(&number.to_le_bytes());
+            changed += 1;
+        }
+    }
+    assert!(changed > 10);
+    std::fs::write(&path, &bytes).unwrap();
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    let of_stacks = snapshot.stacks().map(|record| snapshot.stack(record.weak));
+    assert!(
+        of_stacks
+            .filter(|stack| *stack == Err(Gone::Damaged))
+            .count()
+            > 10
+    );
+}
+
+/// A part that does not fit its section is left out and named; the others are shown.
+#[test]
+fn damaged_part_is_named_and_the_rest_is_shown() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let bytes = sample(&path);
+    for (name, index) in [("ring", 2), ("live", 3), ("depot", 4)] {
+        let row = 32 + index * 16 + 8;
+        let section_bytes = u64::from_le_bytes(bytes[row..row + 8].try_into().unwrap());
+        let mut short = bytes.clone();
+        short[row..row + 8].copy_from_slice(&(section_bytes - 32768).to_le_bytes());
+        std::fs::write(&path, &short).unwrap();
+        let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+        assert_eq!(
+            snapshot.problems().len(),
+            1,
+            "{name}: {:?}",
+            snapshot.problems()
+        );
+        assert!(ask_everything(&snapshot) > 100);
+    }
 }
 
 /// A sparse file that claims the largest size must not make a reader take that much memory.

@@ -58,13 +58,20 @@ fn check(path: &Path) -> usize {
         let Some(weak) = block.block.stack else {
             continue;
         }; // its save was refused: all is held
-        check_frames(&snapshot.stack(weak).unwrap().frames); // held, so it must be there
+        let id = check_frames(&snapshot.stack(weak).unwrap().frames); // held, so it must be there
+        assert_eq!(u64::from(id) + 1, block.block.size);
     }
     for event in snapshot.events() {
-        let Some(weak) = event.stack else { continue };
-        match snapshot.stack(weak) {
-            Ok(stack) => drop(check_frames(&stack.frames)),
-            Err(gone) => assert_eq!(gone, Gone::Evicted),
+        let is_alloc = event.kind == stackdepot::ring::EventKind::Alloc;
+        let of_block = if is_alloc {
+            event.stack
+        } else {
+            event.other_stack
+        };
+        match of_block.map(|weak| snapshot.stack(weak)) {
+            Some(Ok(stack)) => assert_eq!(u64::from(check_frames(&stack.frames)) + 1, event.size),
+            Some(Err(gone)) => assert_eq!(gone, Gone::Evicted),
+            None => {} // its save was refused
         }
     }
     count
@@ -133,7 +140,10 @@ fn file_of_a_killed_process_goes_on_when_it_is_opened_again() {
     while RegionFile::open(&path).is_err() {
         std::thread::sleep(Duration::from_micros(200)); // ends with the child's creation
     }
-    assert!(matches!(RegionWriter::reopen(&name), Err(CreateError::Busy)));
+    assert!(matches!(
+        RegionWriter::reopen(&name),
+        Err(CreateError::Busy)
+    ));
     kill_and_wait(first);
     for round in 0..40u64 {
         let pid = fork(|| {

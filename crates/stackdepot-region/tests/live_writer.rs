@@ -5,7 +5,9 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use common::*;
+use stackdepot::ring::EventKind;
 use stackdepot_region::reader::RegionFile;
+use stackdepot_region::reader::snapshot::Gone;
 
 /// Stops the writers also when a check fails.
 struct Stop<'s>(&'s AtomicBool);
@@ -44,22 +46,30 @@ fn read_beside_writers(
             assert!(snapshot.problems().is_empty(), "{:?}", snapshot.problems());
             let mut damaged = 0;
             let weaks = snapshot.stacks().map(|record| record.weak);
-            let of_events = snapshot
-                .events()
-                .iter()
-                .flat_map(|event| [event.stack, event.other_stack]);
+            // Sizes name stacks: see `churn`.
+            let of_events = snapshot.events().iter().map(|event| match event.kind {
+                EventKind::Alloc => (event.stack, event.size),
+                _ => (event.other_stack, event.size),
+            });
             let of_blocks = snapshot
                 .live_blocks()
                 .iter()
-                .map(|record| record.block.stack);
-            for weak in weaks.chain(of_events.flatten()).chain(of_blocks.flatten()) {
+                .map(|record| (record.block.stack, record.block.size));
+            let named = of_events
+                .chain(of_blocks)
+                .filter_map(|(weak, size)| Some((weak?, Some(size))));
+            for (weak, size) in weaks.map(|weak| (weak, None)).chain(named) {
                 match snapshot.stack(weak) {
                     Ok(stack) => {
-                        check_frames(&stack.frames);
+                        let id = check_frames(&stack.frames);
+                        assert!(
+                            size.is_none_or(|size| size == u64::from(id) + 1),
+                            "the stack of another"
+                        );
                         checked_count.fetch_add(1, Ordering::Relaxed);
                     }
-                    Err(stackdepot_region::reader::snapshot::Gone::Evicted) => {}
-                    Err(stackdepot_region::reader::snapshot::Gone::Damaged) => damaged += 1,
+                    Err(Gone::Evicted) => {}
+                    Err(Gone::Damaged) => damaged += 1,
                 }
             }
             assert_eq!(
