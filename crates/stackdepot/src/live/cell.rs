@@ -151,7 +151,8 @@ impl<'r> Bucket<'r> {
     pub fn claim(self, cell: usize, key: Key) -> Option<Claimed<'r>> {
         let word = self.lines[0].0.get(cell)?;
         // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
-        // visible and its reads are over. Release: keeps the chain from a push-out to whoever
+        // visible and its reads are over (`keys` acquired that too, except where the same key
+        // came back after 2^15 reuses, which no model is large enough to show). Release: keeps the chain from a push-out to whoever
         // finds the address gone. Failure: another thread took it; Acquire, because who loses
         // its block to a push-out this way must see the `sample_bytes` that did it.
         word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire).ok()?;

@@ -39,7 +39,7 @@ fn claim(ring: &Ring<'_>, clock: &AtomicU32, shard: usize) -> Place {
 /// An event all of whose numbers follow from one.
 fn event_of(number: u64) -> Event {
     let stack = Some(WeakHandle::new((number as u32 & 0xffff) + 1, (number >> 16) as u32));
-    let kind = if number % 3 == 0 { EventKind::Free } else { EventKind::Alloc };
+    let kind = if number.is_multiple_of(3) { EventKind::Free } else { EventKind::Alloc };
     Event { time: number, thread: number as u32 ^ 0x55, other_thread: !number as u32, other_stack: stack, ..Event::new(kind, number << 4, number ^ 1, stack) }
 }
 
@@ -238,9 +238,9 @@ fn threads_lose_nothing_silently_and_readers_see_whole_events() {
             scope.spawn(|| while done.load(Ordering::Relaxed) == 0 { ring.events().for_each(|event| assert_whole(&event)) });
             let writer = |thread: u64| (0..EACH).filter(|at| push(&ring, &clock, thread as usize, at * 4 + thread) == Pushed::Lapped).count() as u64;
             let writers: Vec<_> = (0..4).map(|thread| scope.spawn(move || writer(thread))).collect();
-            let lapped = writers.into_iter().map(|writer| writer.join().unwrap()).sum();
+            let joined: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
             done.store(1, Ordering::Relaxed);
-            lapped
+            joined.into_iter().map(|lapped| lapped.unwrap()).sum()
         });
         let stats = ring.stats();
         assert_eq!((stats.events, stats.lapped), (4 * EACH, lapped));
