@@ -170,6 +170,74 @@ void run_coroutines(struct tree *tree, void *stacks, size_t stack_bytes)
     }
 }
 
+/* --- words of dead frames that still look alive --- */
+
+typedef void (*leaf_fn)(void (*)(void *), void *);
+
+SHAPE void leaf_plain(void (*probe)(void *), void *data)
+{
+    probe(data);
+    KEEP(data);
+}
+
+SHAPE __attribute__((optimize("no-omit-frame-pointer"))) void leaf_frame_pointer(void (*probe)(void *), void *data)
+{
+    char place[40];
+    KEEP(place);
+    probe(data);
+    KEEP(place);
+}
+
+SHAPE void middle_alloca(void (*probe)(void *), void *data, leaf_fn leaf, long size)
+{
+    char *place = alloca(size);
+    KEEP(place);
+    leaf(probe, data);
+    KEEP(place);
+}
+
+SHAPE void middle_drap(void (*probe)(void *), void *data, leaf_fn leaf, long size)
+{
+    char place[64] __attribute__((aligned(64)));
+    char *other = alloca(64);
+    KEEP(place);
+    KEEP(other);
+    KEEP(size);
+    leaf(probe, data);
+    KEEP(place);
+}
+
+typedef void (*middle_fn)(void (*)(void *), void *, leaf_fn, long);
+
+#define OUTER(name, number)                                                                 \
+    SHAPE void name(void (*probe)(void *), void *data, middle_fn middle, leaf_fn leaf,      \
+                    long pad, long size)                                                    \
+    {                                                                                       \
+        char *place = alloca(pad);                                                          \
+        KEEP(place);                                                                        \
+        middle(probe, data, leaf, size);                                                    \
+        KEEP(place);                                                                        \
+        KEEP((long)number);                                                                 \
+    }
+
+OUTER(outer_one, 1)
+OUTER(outer_two, 2)
+
+/* Two call paths whose inner frames lie at the same addresses, and whose outer ones do not:
+ * what the first left behind lies untouched inside a frame of the second. */
+void stale_frames(void (*probe)(void *), void *data)
+{
+    static const middle_fn middles[] = {middle_alloca, middle_drap};
+    static const leaf_fn leaves[] = {leaf_plain, leaf_frame_pointer};
+    for (int turn = 0; turn < 2 * 2 * 8 * 8; turn++) {
+        middle_fn middle = middles[turn & 1];
+        leaf_fn leaf = leaves[turn >> 1 & 1];
+        long one = 16 + 16 * (turn >> 2 & 7), two = 16 + 16 * (turn >> 5 & 7);
+        outer_one(probe, data, middle, leaf, one, 512 - one);
+        outer_two(probe, data, middle, leaf, two, 512 - two);
+    }
+}
+
 /* --- signals --- */
 
 static struct tree *signal_tree;
@@ -198,6 +266,35 @@ void run_in_handler(struct tree *tree, int depth, int flags)
     sigaction(SIGUSR2, &action, NULL);
     raise(SIGUSR2);
     KEEP(place);
+}
+
+static void probe_handler(int number)
+{
+    (void)number;
+    if (signal_tree->probes_left > 0) {
+        signal_tree->probes_left--;
+        signal_tree->probe(signal_tree->data);
+    }
+}
+
+static void no_probe(void *data)
+{
+    KEEP(data);
+}
+
+/* Keeps calling until signals from elsewhere, at any instruction, have used up the probes. */
+void spin_under_signals(struct tree *tree)
+{
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = probe_handler;
+    signal_tree = tree;
+    sigaction(SIGUSR2, &action, NULL);
+    struct tree work = {no_probe, NULL, 12345, 0, 12};
+    while (*(volatile long *)&tree->probes_left > 0) {
+        work.probes_left = 50;
+        run_tree(&work);
+    }
 }
 
 int plain_recursion(void (*probe)(void *), void *data, int depth);

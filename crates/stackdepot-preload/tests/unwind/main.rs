@@ -26,6 +26,8 @@ pub(crate) struct Frames {
     pub(crate) run_tree: unsafe extern "C" fn(*mut Tree),
     pub(crate) run_coroutines: unsafe extern "C" fn(*mut Tree, *mut c_void, usize),
     pub(crate) run_in_handler: unsafe extern "C" fn(*mut Tree, c_int, c_int),
+    pub(crate) stale_frames: unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void),
+    pub(crate) spin_under_signals: unsafe extern "C" fn(*mut Tree),
     pub(crate) plain_recursion:
         unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_int) -> c_int,
 }
@@ -50,6 +52,14 @@ pub(crate) fn frames() -> &'static Frames {
                     *mut c_void,
                     unsafe extern "C" fn(*mut Tree, c_int, c_int),
                 >(find(c"run_in_handler")),
+                stale_frames: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void),
+                >(find(c"stale_frames")),
+                spin_under_signals: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C" fn(*mut Tree),
+                >(find(c"spin_under_signals")),
                 plain_recursion: std::mem::transmute::<
                     *mut c_void,
                     unsafe extern "C" fn(

@@ -165,7 +165,8 @@ impl Tally {
         let is_equal = match full.end {
             End::Complete => theirs == ours,
             End::LimitReached => theirs.len() >= ours.len() && theirs[..ours.len()] == *ours,
-            End::Truncated(_) => theirs.len() <= ours.len() && ours[..theirs.len()] == *theirs,
+            // As far as the shorter one goes.
+            End::Truncated(_) => theirs.starts_with(ours) || ours.starts_with(theirs),
         };
         if !is_equal {
             self.differences += 1;

@@ -72,11 +72,13 @@ fn threads_share_the_rule_cache_and_all_agree() {
 fn deep_recursion_stops_at_the_limit() {
     let _alone = alone();
     let mut tally = Tally::new();
-    for depth in [1, 100, 230, 300, 300, 301, 299, 600, 2000, 310, 10] {
+    for depth in [
+        1, 100, 230, 300, 300, 301, 299, 600, 2000, 310, 220, 220, 210, 10,
+    ] {
         // SAFETY: the tally lives through the call.
         unsafe { (frames().plain_recursion)(probe, tally.data(), depth) };
     }
-    tally.assert_all_equal(11);
+    tally.assert_all_equal(14);
     assert_eq!(tally.limit_reached, 7);
     finish(&tally);
 }
@@ -92,6 +94,71 @@ fn stacks_through_a_signal_handler_agree() {
         unsafe { (frames().run_in_handler)(&raw mut tree, round % 7, libc::SA_NODEFER) };
     }
     tally.assert_all_equal(2000);
+    finish(&tally);
+}
+
+#[test]
+fn dead_frames_are_not_taken_for_live_ones() {
+    let _alone = alone();
+    let mut tally = Tally::new();
+    // SAFETY: the tally lives through the call.
+    unsafe { (frames().stale_frames)(probe, tally.data()) };
+    tally.assert_all_equal(512);
+    finish(&tally);
+}
+
+#[test]
+fn a_new_epoch_voids_the_memo() {
+    let _alone = alone();
+    let mut tally = Tally::new();
+    for _ in 0..2 {
+        // SAFETY: the tally lives through the call.
+        unsafe { (frames().plain_recursion)(probe, tally.data(), 30) };
+    }
+    let reused = tally.reused;
+    assert!(reused > 0);
+    gate::closing_begin();
+    gate::closing_end();
+    // SAFETY: as above.
+    unsafe { (frames().plain_recursion)(probe, tally.data(), 30) };
+    assert_eq!(tally.reused, reused);
+    tally.assert_all_equal(3);
+    finish(&tally);
+}
+
+#[test]
+fn stacks_interrupted_at_any_instruction_agree() {
+    const PROBE_COUNT: i64 = 1500;
+    let _alone = alone();
+    let mut tally = Tally::new();
+    let mut tree = tree(&mut tally, 1, PROBE_COUNT, 0);
+    // SAFETY: no arguments.
+    let target = unsafe { libc::pthread_self() };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let done = &done;
+        scope.spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                // SAFETY: the thread lives until `done`; its handler was set before.
+                unsafe { libc::pthread_kill(target, libc::SIGUSR2) };
+                std::thread::sleep(std::time::Duration::from_micros(50));
+            }
+        });
+        // SAFETY: the tree and its tally live through the call.
+        unsafe { (frames().spin_under_signals)(&raw mut tree) };
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    eprintln!(
+        "{} interrupted stacks, {} truncated",
+        tally.stacks, tally.truncated
+    );
+    tally.assert_agreement(PROBE_COUNT as u64);
+    assert!(
+        tally.truncated * 100 <= tally.stacks,
+        "{} truncated",
+        tally.truncated
+    );
     finish(&tally);
 }
 
