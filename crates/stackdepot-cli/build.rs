@@ -22,7 +22,8 @@ fn main() {
     let crates = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("..");
     println!("cargo::rerun-if-env-changed=STACKDEPOT_PRELOAD_LIBRARY");
     println!("cargo::rerun-if-changed=build.rs");
-    let library = match env::var_os("STACKDEPOT_PRELOAD_LIBRARY").filter(|value| !value.is_empty()) {
+    let library = match env::var_os("STACKDEPOT_PRELOAD_LIBRARY").filter(|value| !value.is_empty())
+    {
         Some(given) => {
             let given = PathBuf::from(given);
             println!("cargo::rerun-if-changed={}", given.display());
@@ -37,14 +38,31 @@ fn main() {
 
 fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
     for name in SOURCES {
-        println!("cargo::rerun-if-changed={}", crates.join(name).join("src").display());
-        println!("cargo::rerun-if-changed={}", crates.join(name).join("Cargo.toml").display());
+        println!(
+            "cargo::rerun-if-changed={}",
+            crates.join(name).join("src").display()
+        );
+        println!(
+            "cargo::rerun-if-changed={}",
+            crates.join(name).join("Cargo.toml").display()
+        );
     }
-    println!("cargo::rerun-if-changed={}", crates.join("../Cargo.toml").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        crates.join("../Cargo.toml").display()
+    );
     let target_dir = out.join("preload");
     let mut cargo = Command::new(variable("CARGO"));
     cargo
-        .args(["build", "--release", "--quiet", "--package", "stackdepot-preload", "--target", target])
+        .args([
+            "build",
+            "--release",
+            "--quiet",
+            "--package",
+            "stackdepot-preload",
+            "--target",
+            target,
+        ])
         .arg("--manifest-path")
         .arg(crates.join("stackdepot-preload/Cargo.toml"))
         .arg("--target-dir")
@@ -55,7 +73,14 @@ fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
         println!("cargo::rerun-if-changed={}", lock.display());
         cargo.arg("--locked");
     }
-    for name in ["RUSTFLAGS", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET", "CARGO_BUILD_TARGET_DIR", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for name in [
+        "RUSTFLAGS",
+        "CARGO_TARGET_DIR",
+        "CARGO_BUILD_TARGET",
+        "CARGO_BUILD_TARGET_DIR",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
         cargo.env_remove(name);
     }
     for (name, _) in env::vars_os() {
@@ -73,9 +98,13 @@ fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
     // The hooks' own frames are walked by frame pointer, so every function needs one.
     cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Cforce-frame-pointers=yes");
-    let status = cargo.status().unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
+    let status = cargo
+        .status()
+        .unwrap_or_else(|error| panic!("cannot run cargo: {error}"));
     assert!(status.success(), "the preload library does not build");
-    target_dir.join(target).join("release/libstackdepot_preload.so")
+    target_dir
+        .join(target)
+        .join("release/libstackdepot_preload.so")
 }
 
 fn variable(name: &str) -> String {

@@ -196,7 +196,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         return Err(wrong());
     }
     let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more than 64 bits can count"))
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text} is more than 64 bits can count"))
 }
 
 /// Reads an address: `0x7f..`, bare hexadecimal digits with a letter among them, or decimal.
@@ -208,7 +210,9 @@ pub fn parse_address(text: &str) -> Result<u64, String> {
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return parse_digits(digits, 16).ok_or_else(wrong);
     }
-    parse_digits(text, 10).or_else(|| parse_digits(text, 16)).ok_or_else(wrong)
+    parse_digits(text, 10)
+        .or_else(|| parse_digits(text, 16))
+        .ok_or_else(wrong)
 }
 
 /// `from_str_radix` without the sign that it also takes.
@@ -234,7 +238,20 @@ mod tests {
 
     #[test]
     fn nonsense_is_no_size() {
-        for text in ["", "M", "-1", "+1", "1.5M", "0x10", "64 M", "64X", "99999999999999999999", "17179869184G", "٣M", "1é"] {
+        for text in [
+            "",
+            "M",
+            "-1",
+            "+1",
+            "1.5M",
+            "0x10",
+            "64 M",
+            "64X",
+            "99999999999999999999",
+            "17179869184G",
+            "٣M",
+            "1é",
+        ] {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
     }
@@ -243,8 +260,17 @@ mod tests {
     fn addresses_are_hexadecimal_or_decimal() {
         assert_eq!(parse_address("0x7f00"), Ok(0x7f00));
         assert_eq!(parse_address("1024"), Ok(1024));
-        assert_eq!(parse_address("55d0c0ffee"), Ok(0x55d0_c0ff_ee));
-        for text in ["", "0x", "-1", "+1", "xyz", "0x1_0", "0x10000000000000000", "0x+1"] {
+        assert_eq!(parse_address("55d0c0ffee"), Ok(0x0055_d0c0_ffee));
+        for text in [
+            "",
+            "0x",
+            "-1",
+            "+1",
+            "xyz",
+            "0x1_0",
+            "0x10000000000000000",
+            "0x+1",
+        ] {
             assert!(parse_address(text).is_err(), "{text}");
         }
     }

@@ -26,7 +26,10 @@ pub fn perform(arguments: &CleanArguments) -> Result<ExitCode, Failure> {
         let file = RegionFile::open(path).map_err(Failure::new)?;
         if file.is_running() {
             let pid = file.process().pid;
-            return Err(Failure::new(format_args!("{}: process {pid} still writes it; end it first", path.display())));
+            return Err(Failure::new(format_args!(
+                "{}: process {pid} still writes it; end it first",
+                path.display()
+            )));
         }
         let size = std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
         if !arguments.dry_run {
@@ -60,7 +63,12 @@ fn clean_runs(dry_run: bool) -> Result<ExitCode, Failure> {
         }
     }
     let verb = if dry_run { "to remove" } else { "removed" };
-    let _ = writeln!(text, "{verb}: {}, {}", text::counted(count, "file"), text::bytes(bytes));
+    let _ = writeln!(
+        text,
+        "{verb}: {}, {}",
+        text::counted(count, "file"),
+        text::bytes(bytes)
+    );
     output::print(&text)
 }
 
@@ -68,9 +76,16 @@ fn clean_runs(dry_run: bool) -> Result<ExitCode, Failure> {
 /// about to move the files.
 fn is_starting(run: &OldRun) -> bool {
     // The directory of the preload library is no run; as long as it is there it is of use.
-    let name = run.directory.file_name().unwrap_or_default().to_string_lossy();
-    let Some((pid, _)) = name.split_once('-') else { return true };
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == "stackdepot")
+    let name = run
+        .directory
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let Some((pid, _)) = name.split_once('-') else {
+        return true;
+    };
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|comm| comm.trim() == "stackdepot")
 }
 
 fn line(dry_run: bool, path: &Path, size: u64) -> String {
@@ -79,5 +94,11 @@ fn line(dry_run: bool, path: &Path, size: u64) -> String {
 }
 
 fn remove(path: &Path) -> Result<(), Failure> {
-    std::fs::remove_file(path).map_err(|error| Failure::new(format_args!("cannot remove {}: {}", path.display(), reason(&error))))
+    std::fs::remove_file(path).map_err(|error| {
+        Failure::new(format_args!(
+            "cannot remove {}: {}",
+            path.display(),
+            reason(&error)
+        ))
+    })
 }

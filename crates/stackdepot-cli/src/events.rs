@@ -51,7 +51,13 @@ pub fn perform(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
         (Some(most), _) => most,
         (None, false) => DEFAULT_LAST,
     };
-    let events: Vec<Event> = recording.snapshot.events().iter().take(most).copied().collect();
+    let events: Vec<Event> = recording
+        .snapshot
+        .events()
+        .iter()
+        .take(most)
+        .copied()
+        .collect();
     let mut progress = Progress::new("looking up names");
     let mut rows = Vec::with_capacity(events.len());
     for (index, event) in events.iter().enumerate() {
@@ -77,7 +83,11 @@ pub fn perform(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
 }
 
 fn row(recording: &mut Recording, event: &Event) -> Row {
-    let Trace { thread, seconds_ago, frames } = recording.trace(event.thread, Some(event.time), event.stack);
+    let Trace {
+        thread,
+        seconds_ago,
+        frames,
+    } = recording.trace(event.thread, Some(event.time), event.stack);
     let is_known = event.other_stack.is_some() || event.other_time.is_some();
     Row {
         kind: word(event.kind),
@@ -86,7 +96,8 @@ fn row(recording: &mut Recording, event: &Event) -> Row {
         thread,
         seconds_ago,
         frames,
-        allocated: is_known.then(|| recording.trace(event.other_thread, event.other_time, event.other_stack)),
+        allocated: is_known
+            .then(|| recording.trace(event.other_thread, event.other_time, event.other_stack)),
     }
 }
 
@@ -103,11 +114,27 @@ fn list(recording: &Recording, rows: &[Row]) -> String {
     let mut text = String::new();
     let ring = recording.snapshot.ring_stats();
     let stored = recording.snapshot.events().len() as u64;
-    let _ = writeln!(text, "{}, the newest {} kept", text::counted(ring.events, "event"), text::count(stored));
+    let _ = writeln!(
+        text,
+        "{}, the newest {} kept",
+        text::counted(ring.events, "event"),
+        text::count(stored)
+    );
     for row in rows {
-        let ago = row.seconds_ago.map_or("?".to_owned(), |seconds| format!("{} ago", text::seconds(seconds)));
-        let calls: Vec<String> = row.frames.iter().take(SHOWN_CALLS).map(stacks::short).collect();
-        let calls = if calls.is_empty() { "(stack is not available)".to_owned() } else { calls.join(" < ") };
+        let ago = row.seconds_ago.map_or("?".to_owned(), |seconds| {
+            format!("{} ago", text::seconds(seconds))
+        });
+        let calls: Vec<String> = row
+            .frames
+            .iter()
+            .take(SHOWN_CALLS)
+            .map(stacks::short)
+            .collect();
+        let calls = if calls.is_empty() {
+            "(stack is not available)".to_owned()
+        } else {
+            calls.join(" < ")
+        };
         let _ = writeln!(
             text,
             "{ago:>14}  {:<5}  {:#014x}  {:>10}  thread {}  {calls}",

@@ -32,13 +32,18 @@ impl Failure {
 
     /// An error with a status of its own.
     pub fn with_status(status: u8, message: impl Display) -> Failure {
-        Failure { message: one_line(&message.to_string()), status }
+        Failure {
+            message: one_line(&message.to_string()),
+            status,
+        }
     }
 }
 
 /// Keeps what foreign text (a path, a program's name) could put into an error on one line.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ pub fn address<S: Serializer>(address: &u64, serializer: S) -> Result<S::Ok, S::
 }
 
 /// `"0x7f00"` or null
-pub fn optional_address<S: Serializer>(address: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn optional_address<S: Serializer>(
+    address: &Option<u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match address {
         Some(value) => self::address(value, serializer),
         None => serializer.serialize_none(),

@@ -68,11 +68,16 @@ fn usage(error: &Error) -> Result<ExitCode, Failure> {
         }
         _ => {
             let text = error.to_string();
-            let complaint: Vec<&str> =
-                text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+            let complaint: Vec<&str> = text
+                .lines()
+                .take_while(|line| !line.is_empty())
+                .map(str::trim)
+                .collect();
             let complaint = complaint.join(" ");
             let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
-            Err(Failure::new(format_args!("{complaint} (see `stackdepot --help`)")))
+            Err(Failure::new(format_args!(
+                "{complaint} (see `stackdepot --help`)"
+            )))
         }
     }
 }

@@ -14,10 +14,16 @@ use crate::text::plain;
 /// Anything else that keeps the text from being written.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(Failure::new(format_args!("cannot write to stdout: {}", reason(&error)))),
+        Err(error) => Err(Failure::new(format_args!(
+            "cannot write to stdout: {}",
+            reason(&error)
+        ))),
     }
 }
 
@@ -38,7 +44,12 @@ pub struct Progress {
 impl Progress {
     /// Work that is quick shows nothing.
     pub fn new(what: &'static str) -> Progress {
-        Progress { what, started: Instant::now(), shown: None, is_terminal: io::stderr().is_terminal() }
+        Progress {
+            what,
+            started: Instant::now(),
+            shown: None,
+            is_terminal: io::stderr().is_terminal(),
+        }
     }
 
     /// `done` of `all`.
@@ -48,7 +59,11 @@ impl Progress {
         let pause = if self.shown.is_some() { 100 } else { 400 };
         if self.is_terminal && now.duration_since(last) > Duration::from_millis(pause) {
             let percent = done * 100 / all.max(1);
-            let _ = write!(io::stderr(), "\r\x1b[Kstackdepot: {} {percent} %", self.what);
+            let _ = write!(
+                io::stderr(),
+                "\r\x1b[Kstackdepot: {} {percent} %",
+                self.what
+            );
             self.shown = Some(now);
         }
     }

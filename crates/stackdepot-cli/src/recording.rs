@@ -85,7 +85,11 @@ impl Recording {
             output::note(&format!("{shown_path}: {problem}"));
         }
         let symbols = Symbols::new(snapshot.modules());
-        Ok(Recording { snapshot, symbols, shown_path })
+        Ok(Recording {
+            snapshot,
+            symbols,
+            shown_path,
+        })
     }
 
     /// What it is about.
@@ -100,7 +104,11 @@ impl Recording {
 
     /// The command line, quoted so that a shell reads it back.
     pub fn command(&self) -> String {
-        let words = self.info().command.iter().map(|word| quote(&String::from_utf8_lossy(word)));
+        let words = self
+            .info()
+            .command
+            .iter()
+            .map(|word| quote(&String::from_utf8_lossy(word)));
         plain(&words.collect::<Vec<_>>().join(" "))
     }
 
@@ -131,12 +139,17 @@ impl Recording {
 
     /// What was ever allocated with a stack: by stored stacks, and by those that were evicted.
     pub fn total(&self) -> Amount {
-        let evicted = self.snapshot.depot_stats().map_or([0; 4], |depot| depot.evicted_payload);
+        let evicted = self
+            .snapshot
+            .depot_stats()
+            .map_or([0; 4], |depot| depot.evicted_payload);
         let [count, bytes, ..] = evicted;
-        self.snapshot.stacks().fold(Amount { count, bytes }, |sum, stack| Amount {
-            count: sum.count.saturating_add(stack.total.count),
-            bytes: sum.bytes.saturating_add(stack.total.bytes),
-        })
+        self.snapshot
+            .stacks()
+            .fold(Amount { count, bytes }, |sum, stack| Amount {
+                count: sum.count.saturating_add(stack.total.count),
+                bytes: sum.bytes.saturating_add(stack.total.bytes),
+            })
     }
 
     /// What was lost.
@@ -153,10 +166,12 @@ impl Recording {
             truncated: counters.get(Counter::Truncated),
             unwind_failed: counters.get(Counter::UnwindFailed),
             live_table_full: counters.get(Counter::LiveTableFull),
-            children_unrecorded: ledger.children_unrecorded + counters.get(Counter::ChildrenUnrecorded),
+            children_unrecorded: ledger.children_unrecorded
+                + counters.get(Counter::ChildrenUnrecorded),
             children_removed: ledger.children_removed + counters.get(Counter::ChildrenRemoved),
             lapped: ring.lapped,
-            unrecorded: counters.get(Counter::EventsUnrecorded) + counters.get(Counter::ForkUnrecorded),
+            unrecorded: counters.get(Counter::EventsUnrecorded)
+                + counters.get(Counter::ForkUnrecorded),
         }
     }
 
@@ -165,7 +180,12 @@ impl Recording {
         for note in self.symbols.notes() {
             output::note(note);
         }
-        let Skipped { nodes_changed, events_torn, blocks_torn, modules_torn } = self.snapshot.skipped();
+        let Skipped {
+            nodes_changed,
+            events_torn,
+            blocks_torn,
+            modules_torn,
+        } = self.snapshot.skipped();
         let skipped = nodes_changed + events_torn + blocks_torn + modules_torn;
         if skipped > 0 {
             output::note(&format!(

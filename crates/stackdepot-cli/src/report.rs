@@ -70,7 +70,13 @@ pub fn perform(arguments: &ReportArguments) -> Result<ExitCode, Failure> {
     let done = if arguments.json {
         json::print(&document(&recording, &stacks, frames))
     } else {
-        output::print(&list(&recording, arguments.by, &stacks, &frames, stack_count))
+        output::print(&list(
+            &recording,
+            arguments.by,
+            &stacks,
+            &frames,
+            stack_count,
+        ))
     };
     recording.note_gaps();
     done
@@ -104,12 +110,21 @@ fn document(recording: &Recording, stacks: &[StackRecord], frames: Vec<Vec<Frame
         events: recording.snapshot.ring_stats().events,
         sampled: recording.snapshot.is_sampled(),
         lost: recording.lost(),
-        live: Live { count: live.count, bytes: live.bytes },
+        live: Live {
+            count: live.count,
+            bytes: live.bytes,
+        },
         stacks: rows.collect(),
     }
 }
 
-fn list(recording: &Recording, by: By, stacks: &[StackRecord], frames: &[Vec<Frame>], stack_count: usize) -> String {
+fn list(
+    recording: &Recording,
+    by: By,
+    stacks: &[StackRecord],
+    frames: &[Vec<Frame>],
+    stack_count: usize,
+) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{}", title(recording));
     write_totals(&mut text, recording);
@@ -119,7 +134,11 @@ fn list(recording: &Recording, by: By, stacks: &[StackRecord], frames: &[Vec<Fra
         stacks::write_stack(&mut text, index + 1, stack, is_sampled, frames, MOST_FRAMES);
     }
     if stack_count == 0 {
-        let what = if matches!(by, By::LiveBytes | By::LiveCount) { "nothing is live" } else { "no stack is stored" };
+        let what = if matches!(by, By::LiveBytes | By::LiveCount) {
+            "nothing is live"
+        } else {
+            "no stack is stored"
+        };
         let _ = writeln!(text, "\n{what}");
     } else if stack_count > stacks.len() {
         let more = text::counted((stack_count - stacks.len()) as u64, "stack");
@@ -134,14 +153,20 @@ fn title(recording: &Recording) -> String {
     let state = match (info.is_running, info.state, info.signal) {
         (true, ..) => "running".to_owned(),
         (false, RunState::Crashed, Some(signal)) => {
-            let at = info.fault_address.map_or(String::new(), |address| format!(" at {address:#x}"));
+            let at = info
+                .fault_address
+                .map_or(String::new(), |address| format!(" at {address:#x}"));
             format!("died from signal {signal}{at}")
         }
         (false, RunState::Ended, _) => "ended".to_owned(),
         (false, ..) => "killed".to_owned(),
     };
     let command = recording.command();
-    let command = if command.is_empty() { recording.program() } else { command };
+    let command = if command.is_empty() {
+        recording.program()
+    } else {
+        command
+    };
     format!("{command} (pid {}), {state}", info.pid)
 }
 
@@ -149,13 +174,21 @@ fn title(recording: &Recording) -> String {
 pub fn write_totals(text: &mut String, recording: &Recording) {
     let (live, total) = (recording.live(), recording.total());
     let counters = recording.snapshot.counters();
-    let about = if recording.snapshot.is_sampled() { "~" } else { "" };
+    let about = if recording.snapshot.is_sampled() {
+        "~"
+    } else {
+        ""
+    };
     let _ = writeln!(
         text,
         "live   {about}{} in {about}{}{}",
         text::bytes(live.bytes),
         text::counted(live.count, "block"),
-        if recording.snapshot.is_sampled() { "  (~ estimated from a sample of the blocks)" } else { "" },
+        if recording.snapshot.is_sampled() {
+            "  (~ estimated from a sample of the blocks)"
+        } else {
+            ""
+        },
     );
     let _ = writeln!(
         text,
@@ -167,13 +200,27 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
     let wrong = [
         (Counter::DoubleFree, "blocks freed twice"),
         (Counter::InvalidFree, "frees of what is no block"),
-        (Counter::MismatchedFree, "blocks freed by the wrong function"),
+        (
+            Counter::MismatchedFree,
+            "blocks freed by the wrong function",
+        ),
     ];
-    write_numbers(text, "wrong", wrong.map(|(counter, words)| (counters.get(counter), words)).into_iter().filter(|(number, _)| *number > 0));
+    write_numbers(
+        text,
+        "wrong",
+        wrong
+            .map(|(counter, words)| (counters.get(counter), words))
+            .into_iter()
+            .filter(|(number, _)| *number > 0),
+    );
     write_numbers(text, "lost ", recording.lost().worth_telling().into_iter());
 }
 
-fn write_numbers(text: &mut String, label: &str, numbers: impl Iterator<Item = (u64, &'static str)>) {
+fn write_numbers(
+    text: &mut String,
+    label: &str,
+    numbers: impl Iterator<Item = (u64, &'static str)>,
+) {
     for (number, words) in numbers {
         let _ = writeln!(text, "{label}  {} {words}", text::count(number));
     }

@@ -27,7 +27,14 @@ pub fn key(stack: &StackRecord, by: By) -> (u64, u64) {
 }
 
 /// One stack with its numbers and at most `most_frames` calls.
-pub fn write_stack(text: &mut String, rank: usize, stack: &StackRecord, is_sampled: bool, frames: &[Frame], most_frames: usize) {
+pub fn write_stack(
+    text: &mut String,
+    rank: usize,
+    stack: &StackRecord,
+    is_sampled: bool,
+    frames: &[Frame],
+    most_frames: usize,
+) {
     let about = if is_sampled { "~" } else { "" };
     let _ = writeln!(
         text,
@@ -80,7 +87,10 @@ fn place(frame: &Frame) -> String {
 
 fn module_name(frame: &Frame) -> &str {
     let path = frame.module.as_deref().unwrap_or("?");
-    path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or(path)
+    path.rsplit('/')
+        .next()
+        .filter(|name| !name.is_empty())
+        .unwrap_or(path)
 }
 
 #[cfg(test)]
@@ -88,16 +98,35 @@ mod tests {
     use super::*;
 
     fn frame() -> Frame {
-        Frame { address: 0x1234, module: Some("/usr/lib/libx.so".into()), offset: Some(0x34), ..Frame::default() }
+        Frame {
+            address: 0x1234,
+            module: Some("/usr/lib/libx.so".into()),
+            offset: Some(0x34),
+            ..Frame::default()
+        }
     }
 
     #[test]
     fn a_frame_reads_as_well_as_it_is_known() {
-        assert_eq!(describe(&Frame { address: 0x12, ..Frame::default() }), "0x12");
+        assert_eq!(
+            describe(&Frame {
+                address: 0x12,
+                ..Frame::default()
+            }),
+            "0x12"
+        );
         assert_eq!(describe(&frame()), "libx.so+0x34");
-        let named = Frame { function: Some("f".into()), ..frame() };
+        let named = Frame {
+            function: Some("f".into()),
+            ..frame()
+        };
         assert_eq!(describe(&named), "f  (libx.so)");
-        let placed = Frame { file: Some("/a.c".into()), line: Some(3), inlined: true, ..named };
+        let placed = Frame {
+            file: Some("/a.c".into()),
+            line: Some(3),
+            inlined: true,
+            ..named
+        };
         assert_eq!(describe(&placed), "f  /a.c:3  (inlined)");
         assert_eq!(short(&placed), "f");
         assert_eq!(short(&frame()), "libx.so+0x34");

@@ -61,14 +61,22 @@ struct Document {
 pub fn perform(arguments: &StatsArguments) -> Result<ExitCode, Failure> {
     let recording = Recording::open(&arguments.target)?;
     let document = document(&recording);
-    let done = if arguments.json { json::print(&document) } else { output::print(&list(&document)) };
+    let done = if arguments.json {
+        json::print(&document)
+    } else {
+        output::print(&list(&document))
+    };
     recording.note_gaps();
     done
 }
 
 fn document(recording: &Recording) -> Document {
     let (info, snapshot) = (recording.info(), &recording.snapshot);
-    let (live, ledger, skipped) = (snapshot.live_stats(), snapshot.ledger_counts(), snapshot.skipped());
+    let (live, ledger, skipped) = (
+        snapshot.live_stats(),
+        snapshot.ledger_counts(),
+        snapshot.skipped(),
+    );
     let ring = snapshot.ring_stats();
     Document {
         format: json::FORMAT,
@@ -82,7 +90,12 @@ fn document(recording: &Recording) -> Document {
         run_bytes: info.run_bytes,
         lost: recording.lost(),
         totals: totals(recording),
-        counters: numbers(snapshot.counters().iter().filter(|(name, _)| !DERIVED.contains(name))),
+        counters: numbers(
+            snapshot
+                .counters()
+                .iter()
+                .filter(|(name, _)| !DERIVED.contains(name)),
+        ),
         ring: numbers([
             ("events", ring.events),
             ("stored", snapshot.events().len() as u64),
@@ -127,12 +140,23 @@ fn totals(recording: &Recording) -> Map<String, Value> {
 /// Null where the depot's section is damaged.
 fn depot(recording: &Recording) -> Option<Map<String, Value>> {
     let stats = recording.snapshot.depot_stats()?;
-    let sizes = [("bytes", stats.region_bytes), ("slots", stats.slot_count), ("nodes", stats.node_count)];
-    Some(numbers(sizes.into_iter().chain(DEPOT_COUNTERS.into_iter().zip(stats.counters))))
+    let sizes = [
+        ("bytes", stats.region_bytes),
+        ("slots", stats.slot_count),
+        ("nodes", stats.node_count),
+    ];
+    Some(numbers(
+        sizes
+            .into_iter()
+            .chain(DEPOT_COUNTERS.into_iter().zip(stats.counters)),
+    ))
 }
 
 fn numbers<'a>(pairs: impl IntoIterator<Item = (&'a str, u64)>) -> Map<String, Value> {
-    pairs.into_iter().map(|(name, number)| (name.to_owned(), Value::from(number))).collect()
+    pairs
+        .into_iter()
+        .map(|(name, number)| (name.to_owned(), Value::from(number)))
+        .collect()
 }
 
 fn list(document: &Document) -> String {
@@ -145,7 +169,13 @@ fn list(document: &Document) -> String {
         text::bytes(document.region_bytes),
         text::bytes(document.run_bytes)
     );
-    write_fill(&mut text, "live table", &document.live_table, "used", "cells");
+    write_fill(
+        &mut text,
+        "live table",
+        &document.live_table,
+        "used",
+        "cells",
+    );
     if let Some(depot) = &document.depot {
         write_fill(&mut text, "depot", depot, "nodes", "slots");
     }
@@ -174,12 +204,21 @@ fn write_fill(text: &mut String, name: &str, group: &Map<String, Value>, used: &
     let number = |key: &str| group.get(key).and_then(Value::as_u64).unwrap_or(0);
     let (used, limit) = (number(used), number(all));
     let percent = used.saturating_mul(100) / limit.max(1);
-    let _ = writeln!(text, "{name}  {} of {} {all} ({percent} %)", text::count(used), text::count(limit));
+    let _ = writeln!(
+        text,
+        "{name}  {} of {} {all} ({percent} %)",
+        text::count(used),
+        text::count(limit)
+    );
 }
 
 fn write_group(text: &mut String, name: &str, group: &Map<String, Value>) {
     let _ = writeln!(text, "\n{name}");
     for (key, value) in group {
-        let _ = writeln!(text, "  {:>16}  {key}", text::count(value.as_u64().unwrap_or(0)));
+        let _ = writeln!(
+            text,
+            "  {:>16}  {key}",
+            text::count(value.as_u64().unwrap_or(0))
+        );
     }
 }

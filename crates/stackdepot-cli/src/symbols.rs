@@ -74,7 +74,10 @@ impl Symbols {
     /// The frames of a stack, innermost first. `tsc` tells which of several modules lay at an
     /// address that was used again; without it the newest counts.
     pub fn stack(&mut self, addresses: &[u64], tsc: Option<u64>) -> Vec<Frame> {
-        addresses.iter().flat_map(|address| self.resolve(*address, tsc).to_vec()).collect()
+        addresses
+            .iter()
+            .flat_map(|address| self.resolve(*address, tsc).to_vec())
+            .collect()
     }
 
     /// What could not be looked up, and why; one line for each module.
@@ -95,26 +98,45 @@ impl Symbols {
     }
 
     fn module_at(&self, call: u64, tsc: Option<u64>) -> Option<usize> {
-        let covers = |module: &&(usize, &Module)| (module.1.record.start..module.1.record.end).contains(&call);
+        let covers = |module: &&(usize, &Module)| {
+            (module.1.record.start..module.1.record.end).contains(&call)
+        };
         let candidates: Vec<_> = self.modules.iter().enumerate().collect();
         let candidates: Vec<_> = candidates.iter().filter(covers).collect();
         let was_loaded = |record: &ModuleRecord, tsc| {
             record.loaded_tsc <= tsc && record.unloaded_tsc.is_none_or(|unloaded| tsc <= unloaded)
         };
-        let exact = tsc.and_then(|tsc| candidates.iter().find(|(_, module)| was_loaded(&module.record, tsc)));
+        let exact = tsc.and_then(|tsc| {
+            candidates
+                .iter()
+                .find(|(_, module)| was_loaded(&module.record, tsc))
+        });
         let newest = || {
-            candidates.iter().max_by_key(|(_, module)| (module.record.unloaded_tsc.is_none(), module.record.loaded_tsc))
+            candidates.iter().max_by_key(|(_, module)| {
+                (
+                    module.record.unloaded_tsc.is_none(),
+                    module.record.loaded_tsc,
+                )
+            })
         };
         exact.or_else(newest).map(|(index, _)| *index)
     }
 
     fn look_up(&mut self, address: u64, call: u64, module: Option<usize>) -> Vec<Frame> {
-        let Some(index) = module else { return vec![Frame { address, ..Frame::default() }] };
+        let Some(index) = module else {
+            return vec![Frame {
+                address,
+                ..Frame::default()
+            }];
+        };
         let is_readable = self.check(index);
-        let Some(module) = self.modules.get(index) else { return Vec::new() };
+        let Some(module) = self.modules.get(index) else {
+            return Vec::new();
+        };
         let bare = Frame {
             address,
-            module: Some(plain(&String::from_utf8_lossy(&module.record.path))).filter(|path| !path.is_empty()),
+            module: Some(plain(&String::from_utf8_lossy(&module.record.path)))
+                .filter(|path| !path.is_empty()),
             offset: Some(address.wrapping_sub(module.record.bias)),
             ..Frame::default()
         };
@@ -123,7 +145,10 @@ impl Symbols {
         }
         let source = Source::from(Elf::new(&module.path));
         let offset = call.wrapping_sub(module.record.bias);
-        match self.symbolizer.symbolize_single(&source, Input::VirtOffset(offset)) {
+        match self
+            .symbolizer
+            .symbolize_single(&source, Input::VirtOffset(offset))
+        {
             Ok(Symbolized::Sym(symbol)) => frames_of(&bare, &symbol),
             Ok(Symbolized::Unknown(_)) => vec![bare],
             Err(error) => {
@@ -136,7 +161,9 @@ impl Symbols {
 
     /// Whether the module's file can be asked; decided once.
     fn check(&mut self, index: usize) -> bool {
-        let Some(module) = self.modules.get_mut(index) else { return false };
+        let Some(module) = self.modules.get_mut(index) else {
+            return false;
+        };
         if let Some(is_readable) = module.is_readable {
             return is_readable;
         }
@@ -164,9 +191,19 @@ fn check_file(module: &Module) -> Result<(), Option<String>> {
     let path = &module.path;
     if !path.is_absolute() {
         let is_cut = module.record.path_is_cut;
-        return Err(is_cut.then(|| format!("{}: its path was too long to record, so frames in it have no names", path.display())));
+        return Err(is_cut.then(|| {
+            format!(
+                "{}: its path was too long to record, so frames in it have no names",
+                path.display()
+            )
+        }));
     }
-    let fail = |why: &str| Err(Some(plain(&format!("{}: {why}, so frames in it have no names", path.display()))));
+    let fail = |why: &str| {
+        Err(Some(plain(&format!(
+            "{}: {why}, so frames in it have no names",
+            path.display()
+        ))))
+    };
     // Never open a pipe or a device that a foreign file names.
     match std::fs::metadata(path) {
         Err(error) => return fail(&crate::run::reason(&error)),
@@ -192,7 +229,11 @@ fn frames_of(bare: &Frame, symbol: &Sym<'_>) -> Vec<Frame> {
         inlined,
         ..bare.clone()
     };
-    let inlined = symbol.inlined.iter().rev().map(|call| frame(&call.name, call.code_info.as_ref(), true));
+    let inlined = symbol
+        .inlined
+        .iter()
+        .rev()
+        .map(|call| frame(&call.name, call.code_info.as_ref(), true));
     let function = frame(&symbol.name, symbol.code_info.as_deref(), false);
     inlined.chain(std::iter::once(function)).collect()
 }

@@ -44,13 +44,19 @@ pub fn seconds(span: f64) -> String {
         span if span < 1.0 => format!("{:.1} ms", span * 1e3),
         span if span < 60.0 => format!("{span:.1} s"),
         span if span < 3600.0 => format!("{:.0} min {:.0} s", (span / 60.0).trunc(), span % 60.0),
-        span => format!("{:.0} h {:.0} min", (span / 3600.0).trunc(), span % 3600.0 / 60.0),
+        span => format!(
+            "{:.0} h {:.0} min",
+            (span / 3600.0).trunc(),
+            span % 3600.0 / 60.0
+        ),
     }
 }
 
 /// Foreign text (paths, symbols, commands) with what could steer a terminal made visible.
 pub fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 #[cfg(test)]

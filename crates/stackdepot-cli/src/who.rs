@@ -66,14 +66,23 @@ pub fn perform(arguments: &WhoArguments) -> Result<ExitCode, Failure> {
         output::print(&tell(address, newest.as_ref(), &bad_frees, &earlier))
     };
     recording.note_gaps();
-    done.map(|code| if is_known { code } else { ExitCode::from(NO_RECORD) })
+    done.map(|code| {
+        if is_known {
+            code
+        } else {
+            ExitCode::from(NO_RECORD)
+        }
+    })
 }
 
 /// Frees of the address that freed no block: the second one of a double free, or an invalid one.
 fn bad_frees(recording: &mut Recording, address: u64) -> Vec<Trace> {
     let events: Vec<Event> = recording.snapshot.events().to_vec();
-    let bad = events.iter().filter(|event| event.kind == EventKind::UnknownFree && event.address == address);
-    bad.map(|event| recording.trace(event.thread, Some(event.time), event.stack)).collect()
+    let bad = events
+        .iter()
+        .filter(|event| event.kind == EventKind::UnknownFree && event.address == address);
+    bad.map(|event| recording.trace(event.thread, Some(event.time), event.stack))
+        .collect()
 }
 
 fn stories(recording: &mut Recording, address: u64) -> Vec<Story> {
@@ -84,9 +93,19 @@ fn stories(recording: &mut Recording, address: u64) -> Vec<Story> {
         open.push(block.address);
         let about = block.block;
         let allocated = recording.trace(about.thread, Some(about.time), about.stack);
-        stories.push(Story { block: describe(address, block.address, about.size, "live"), allocated: Some(allocated), freed: None });
+        stories.push(Story {
+            block: describe(address, block.address, about.size, "live"),
+            allocated: Some(allocated),
+            freed: None,
+        });
     }
-    let events: Vec<Event> = recording.snapshot.events().iter().filter(|event| covers(event, address)).copied().collect();
+    let events: Vec<Event> = recording
+        .snapshot
+        .events()
+        .iter()
+        .filter(|event| covers(event, address))
+        .copied()
+        .collect();
     for event in events {
         if stories.len() > MOST_EARLIER {
             break;
@@ -108,31 +127,61 @@ fn stories(recording: &mut Recording, address: u64) -> Vec<Story> {
 
 fn covers(event: &Event, address: u64) -> bool {
     // A block of no bytes still has an address that can be asked for.
-    event.kind != EventKind::UnknownFree && address.checked_sub(event.address).is_some_and(|offset| offset < event.size.max(1))
+    event.kind != EventKind::UnknownFree
+        && address
+            .checked_sub(event.address)
+            .is_some_and(|offset| offset < event.size.max(1))
 }
 
 fn story_of_alloc(recording: &mut Recording, address: u64, event: &Event) -> Story {
     let allocated = recording.trace(event.thread, Some(event.time), event.stack);
-    Story { block: describe(address, event.address, event.size, "live"), allocated: Some(allocated), freed: None }
+    Story {
+        block: describe(address, event.address, event.size, "live"),
+        allocated: Some(allocated),
+        freed: None,
+    }
 }
 
 fn story_of_free(recording: &mut Recording, address: u64, event: &Event) -> Story {
     let freed = recording.trace(event.thread, Some(event.time), event.stack);
     let is_known = event.other_stack.is_some() || event.other_time.is_some();
-    let allocated = is_known.then(|| recording.trace(event.other_thread, event.other_time, event.other_stack));
-    Story { block: describe(address, event.address, event.size, "freed"), allocated, freed: Some(freed) }
+    let allocated =
+        is_known.then(|| recording.trace(event.other_thread, event.other_time, event.other_stack));
+    Story {
+        block: describe(address, event.address, event.size, "freed"),
+        allocated,
+        freed: Some(freed),
+    }
 }
 
 fn describe(address: u64, block: u64, size: u64, state: &'static str) -> Block {
-    Block { address: block, size, offset: address.wrapping_sub(block), state }
+    Block {
+        address: block,
+        size,
+        offset: address.wrapping_sub(block),
+        state,
+    }
 }
 
-fn document(address: u64, newest: Option<Story>, bad_frees: Vec<Trace>, earlier: Vec<Story>) -> Document {
+fn document(
+    address: u64,
+    newest: Option<Story>,
+    bad_frees: Vec<Trace>,
+    earlier: Vec<Story>,
+) -> Document {
     let (block, allocated, freed) = match newest {
         Some(story) => (Some(story.block), story.allocated, story.freed),
         None => (None, None, None),
     };
-    Document { format: json::FORMAT, address, block, allocated, freed, bad_frees, earlier }
+    Document {
+        format: json::FORMAT,
+        address,
+        block,
+        allocated,
+        freed,
+        bad_frees,
+        earlier,
+    }
 }
 
 fn tell(address: u64, newest: Option<&Story>, bad_frees: &[Trace], earlier: &[Story]) -> String {
@@ -156,10 +205,19 @@ fn tell(address: u64, newest: Option<&Story>, bad_frees: &[Trace], earlier: &[St
 }
 
 fn write_story(text: &mut String, address: u64, story: &Story) {
-    let Block { address: start, size, offset, state } = story.block.clone();
+    let Block {
+        address: start,
+        size,
+        offset,
+        state,
+    } = story.block.clone();
     let end = start.wrapping_add(size);
     let bytes = text::counted(size, "byte");
-    let _ = writeln!(text, "{address:#x} is {} into a {state} block of {bytes} [{start:#x}, {end:#x})", text::counted(offset, "byte"));
+    let _ = writeln!(
+        text,
+        "{address:#x} is {} into a {state} block of {bytes} [{start:#x}, {end:#x})",
+        text::counted(offset, "byte")
+    );
     write_trace(text, "Allocated", story.allocated.as_ref());
     if state == "freed" {
         write_trace(text, "Freed", story.freed.as_ref());
@@ -171,7 +229,9 @@ fn write_trace(text: &mut String, verb: &str, trace: Option<&Trace>) {
         let _ = writeln!(text, "\n{verb} (no record)");
         return;
     };
-    let ago = trace.seconds_ago.map_or(String::new(), |seconds| format!(", {} ago", text::seconds(seconds)));
+    let ago = trace.seconds_ago.map_or(String::new(), |seconds| {
+        format!(", {} ago", text::seconds(seconds))
+    });
     let _ = writeln!(text, "\n{verb} by thread {}{ago}:", trace.thread);
     stacks::write_frames(text, &trace.frames, MOST_FRAMES);
 }

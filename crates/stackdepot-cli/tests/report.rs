@@ -15,14 +15,27 @@ fn record_leaks() -> (Scratch, String, Vec<String>) {
     let program = scratch.compile("leaks", &["-lpthread"]);
     let (status, stdout, stderr) = run(scratch.stackdepot().args(["run", "--"]).arg(&program));
     assert_eq!(status, Some(0), "{stderr}");
-    assert!(stderr.contains("leak_b") && stderr.contains("more: stackdepot report"), "{stderr}");
+    assert!(
+        stderr.contains("leak_b") && stderr.contains("more: stackdepot report"),
+        "{stderr}"
+    );
     let words = stdout.split_whitespace().map(str::to_owned).collect();
-    let recording = scratch.recording().file_name().unwrap().to_string_lossy().into_owned();
+    let recording = scratch
+        .recording()
+        .file_name()
+        .unwrap()
+        .to_string_lossy()
+        .into_owned();
     (scratch, recording, words)
 }
 
 fn functions(frames: &Value) -> Vec<&str> {
-    frames.as_array().unwrap().iter().filter_map(|frame| frame["function"].as_str()).collect()
+    frames
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|frame| frame["function"].as_str())
+        .collect()
 }
 
 /// The sums of a field over the stacks that go through a function.
@@ -36,7 +49,11 @@ fn sum(report: &Value, function: &str, field: &str) -> u64 {
 fn every_verb_tells_what_is_known_of_the_program() {
     let (scratch, recording, words) = record_leaks();
     let of = |verb: &str, rest: &[&str]| {
-        let mut arguments = vec![OsStr::new(verb), OsStr::new("--json"), OsStr::new(&recording)];
+        let mut arguments = vec![
+            OsStr::new(verb),
+            OsStr::new("--json"),
+            OsStr::new(&recording),
+        ];
         arguments.extend(rest.iter().map(OsStr::new));
         let document = json(&scratch, &arguments);
         schema::check(&document, verb).unwrap();
@@ -63,10 +80,21 @@ fn check_who_freed(who: &Value) {
     assert_eq!(who["block"]["state"], "freed");
     assert_eq!(who["block"]["size"], 777);
     assert_eq!(who["block"]["offset"], 0);
-    assert_eq!(functions(&who["allocated"]["frames"])[..2], ["obtain", "main"]);
-    assert_eq!(functions(&who["freed"]["frames"])[..2], ["give_back", "main"]);
+    assert_eq!(
+        functions(&who["allocated"]["frames"])[..2],
+        ["obtain", "main"]
+    );
+    assert_eq!(
+        functions(&who["freed"]["frames"])[..2],
+        ["give_back", "main"]
+    );
     assert!(who["freed"]["seconds_ago"].is_number(), "{who}");
-    assert!(who["freed"]["frames"][0]["file"].as_str().unwrap().ends_with("leaks.c"));
+    assert!(
+        who["freed"]["frames"][0]["file"]
+            .as_str()
+            .unwrap()
+            .ends_with("leaks.c")
+    );
     assert!(who["freed"]["frames"][0]["line"].is_u64());
 }
 
@@ -75,31 +103,44 @@ fn check_who_live(who: &Value, address: &str) {
     assert_eq!(who["block"]["state"], "live");
     assert_eq!(who["block"]["size"], 64);
     assert_eq!(who["block"]["offset"], 10);
-    assert_eq!(functions(&who["allocated"]["frames"])[..2], ["leak_a", "second_thread"]);
+    assert_eq!(
+        functions(&who["allocated"]["frames"])[..2],
+        ["leak_a", "second_thread"]
+    );
     assert!(who["freed"].is_null());
 }
 
 fn check_events(events: &Value) {
     let rows = events["events"].as_array().unwrap();
     assert_eq!(rows.len(), 50);
-    let give_back = rows.iter().find(|row| row["kind"] == "free" && row["size"] == 777).unwrap();
+    let give_back = rows
+        .iter()
+        .find(|row| row["kind"] == "free" && row["size"] == 777)
+        .unwrap();
     assert_eq!(functions(&give_back["allocated"]["frames"])[0], "obtain");
 }
 
 #[test]
 fn the_text_is_readable_and_bounded_by_top() {
     let (scratch, recording, words) = record_leaks();
-    let (status, text, _) = run(scratch.stackdepot().args(["report", "--top", "1", &recording]));
+    let (status, text, _) = run(scratch
+        .stackdepot()
+        .args(["report", "--top", "1", &recording]));
     assert_eq!(status, Some(0));
     assert!(text.contains("#1  10 MiB live in 10 blocks"), "{text}");
     assert!(!text.contains("#2"), "{text}");
     let (status, text, _) = run(scratch.stackdepot().args(["who", &recording, &words[1]]));
     assert_eq!(status, Some(0));
-    assert!(text.contains("is 10 bytes into a live block of 64 bytes"), "{text}");
+    assert!(
+        text.contains("is 10 bytes into a live block of 64 bytes"),
+        "{text}"
+    );
     let (status, text, _) = run(scratch.stackdepot().args(["who", &recording, "0x10"]));
     assert_eq!(status, Some(2));
     assert_eq!(text, "0x10: no record\n");
-    let document = run(scratch.stackdepot().args(["who", "--json", &recording, "0x10"]));
+    let document = run(scratch
+        .stackdepot()
+        .args(["who", "--json", &recording, "0x10"]));
     assert_eq!(document.0, Some(2));
     schema::check(&serde_json::from_str(&document.1).unwrap(), "who").unwrap();
 }
@@ -108,16 +149,45 @@ fn the_text_is_readable_and_bounded_by_top() {
 fn a_double_free_names_both_frees() {
     let scratch = Scratch::new("double");
     let program = scratch.compile("double_free", &[]);
-    let output = scratch.stackdepot().args(["run", "-q", "--"]).arg(&program).output().unwrap();
-    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(6));
+    let output = scratch
+        .stackdepot()
+        .args(["run", "-q", "--"])
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&output.status),
+        Some(6)
+    );
     let recording = scratch.recording();
-    let events = json(&scratch, &[OsStr::new("events"), OsStr::new("--json"), recording.as_os_str()]);
+    let events = json(
+        &scratch,
+        &[
+            OsStr::new("events"),
+            OsStr::new("--json"),
+            recording.as_os_str(),
+        ],
+    );
     let rows = events["events"].as_array().unwrap();
-    let bad = rows.iter().find(|row| row["kind"] == "unknown-free").expect("the second free is recorded");
+    let bad = rows
+        .iter()
+        .find(|row| row["kind"] == "unknown-free")
+        .expect("the second free is recorded");
     let address = bad["address"].as_str().unwrap().to_owned();
-    let who = json(&scratch, &[OsStr::new("who"), OsStr::new("--json"), recording.as_os_str(), OsStr::new(&address)]);
+    let who = json(
+        &scratch,
+        &[
+            OsStr::new("who"),
+            OsStr::new("--json"),
+            recording.as_os_str(),
+            OsStr::new(&address),
+        ],
+    );
     schema::check(&who, "who").unwrap();
-    assert_eq!(functions(&who["bad_frees"][0]["frames"])[..2], ["second", "main"]);
+    assert_eq!(
+        functions(&who["bad_frees"][0]["frames"])[..2],
+        ["second", "main"]
+    );
     assert_eq!(functions(&who["freed"]["frames"])[..2], ["first", "main"]);
     assert_eq!(who["block"]["size"], 100);
 }
@@ -132,11 +202,20 @@ fn a_module_that_has_changed_gets_no_wrong_names() {
     std::fs::rename(scratch.join("idle"), &program).unwrap();
     let (status, text, stderr) = run(scratch.stackdepot().args(["report", &recording]));
     assert_eq!(status, Some(0));
-    assert!(text.contains("leaks+0x") && !text.contains("leak_b"), "{text}");
-    assert!(stderr.contains("has changed since it was recorded"), "{stderr}");
+    assert!(
+        text.contains("leaks+0x") && !text.contains("leak_b"),
+        "{text}"
+    );
+    assert!(
+        stderr.contains("has changed since it was recorded"),
+        "{stderr}"
+    );
     std::fs::remove_file(&program).unwrap();
     let (_, text, stderr) = run(scratch.stackdepot().args(["report", &recording]));
-    assert!(text.contains("leaks+0x") && stderr.contains("no such file"), "{text}{stderr}");
+    assert!(
+        text.contains("leaks+0x") && stderr.contains("no such file"),
+        "{text}{stderr}"
+    );
 }
 
 #[test]

@@ -15,8 +15,13 @@ fn exit_status_is_the_programs() {
     let scratch = Scratch::new("status");
     for code in [0, 1, 7, 125, 255] {
         let script = format!("exit {code}");
-        let (status, stdout, stderr) = run(scratch.stackdepot().args(["run", "-q", "--", "sh", "-c", &script]));
-        assert_eq!((status, stdout.as_str(), stderr.as_str()), (Some(code), "", ""));
+        let (status, stdout, stderr) = run(scratch
+            .stackdepot()
+            .args(["run", "-q", "--", "sh", "-c", &script]));
+        assert_eq!(
+            (status, stdout.as_str(), stderr.as_str()),
+            (Some(code), "", "")
+        );
     }
 }
 
@@ -25,7 +30,11 @@ fn a_program_that_dies_from_a_signal_is_followed_by_it() {
     let scratch = Scratch::new("signal");
     for (name, number) in [("TERM", 15), ("KILL", 9), ("SEGV", 11), ("INT", 2)] {
         let script = format!("kill -{name} $$");
-        let status = scratch.stackdepot().args(["run", "-q", "--", "sh", "-c", &script]).status().unwrap();
+        let status = scratch
+            .stackdepot()
+            .args(["run", "-q", "--", "sh", "-c", &script])
+            .status()
+            .unwrap();
         assert_eq!(status.signal(), Some(number), "{name}: {status:?}");
         assert!(!status.core_dumped());
     }
@@ -46,7 +55,10 @@ fn stdin_and_stdout_pass_through() {
     let (status, stdout, stderr) = common::split(&child.wait_with_output().unwrap());
     assert_eq!(status, Some(0));
     assert_eq!(stdout, "HELLO\n");
-    assert!(stderr.starts_with(&scratch.path().display().to_string()), "{stderr}");
+    assert!(
+        stderr.starts_with(&scratch.path().display().to_string()),
+        "{stderr}"
+    );
     assert!(stderr.contains("== stackdepot =="), "{stderr}");
 }
 
@@ -69,7 +81,13 @@ fn start_idle(scratch: &Scratch) -> (Child, BufReader<ChildStdout>, u32, String)
 }
 
 fn kill(name: &str, pid: u32) {
-    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args([&format!("-{name}"), &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 #[test]
@@ -87,16 +105,28 @@ fn signals_sent_to_run_reach_the_program() {
 fn a_running_program_is_read_by_pid_and_its_file_is_moved_at_the_end() {
     let scratch = Scratch::new("live");
     let (mut child, _reader, pid, address) = start_idle(&scratch);
-    let (status, text, stderr) = run(scratch.stackdepot().args(["who", &pid.to_string(), &address]));
+    let (status, text, stderr) =
+        run(scratch
+            .stackdepot()
+            .args(["who", &pid.to_string(), &address]));
     assert_eq!(status, Some(0), "{stderr}");
-    assert!(text.contains("live block of 4 096 bytes") && text.contains("main"), "{text}");
+    assert!(
+        text.contains("live block of 4 096 bytes") && text.contains("main"),
+        "{text}"
+    );
     let (_, text, _) = run(scratch.stackdepot().args(["report", &pid.to_string()]));
     assert!(text.contains("running"), "{text}");
     child.stdin.take().unwrap().write_all(b"x").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(3));
     let recording = scratch.recording();
-    assert!(recording.ends_with(format!("stackdepot.{pid}")), "{recording:?}");
-    assert_eq!(std::fs::metadata(&recording).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(
+        recording.ends_with(format!("stackdepot.{pid}")),
+        "{recording:?}"
+    );
+    assert_eq!(
+        std::fs::metadata(&recording).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
     let (status, text, _) = run(scratch.stackdepot().args(["report", &pid.to_string()]));
     assert_eq!(status, Some(0));
     assert!(text.contains("ended"), "{text}");
@@ -109,12 +139,18 @@ fn what_a_killed_run_leaves_is_readable_and_cleaned() {
     child.kill().unwrap();
     child.wait().unwrap();
     kill("KILL", pid);
-    let (status, text, stderr) = run(scratch.stackdepot().args(["who", &pid.to_string(), &address]));
+    let (status, text, stderr) =
+        run(scratch
+            .stackdepot()
+            .args(["who", &pid.to_string(), &address]));
     assert_eq!(status, Some(0), "{stderr}");
     assert!(text.contains("live block"), "{text}");
     let listed = run(scratch.stackdepot().args(["clean", "--dry-run"]));
     assert!(listed.1.contains("would remove"), "{listed:?}");
-    assert_eq!(run(scratch.stackdepot().args(["report", &pid.to_string()])).0, Some(0));
+    assert_eq!(
+        run(scratch.stackdepot().args(["report", &pid.to_string()])).0,
+        Some(0)
+    );
     let removed = run(scratch.stackdepot().arg("clean"));
     assert_eq!(removed.0, Some(0), "{removed:?}");
     let (status, _, stderr) = run(scratch.stackdepot().args(["report", &pid.to_string()]));
@@ -125,7 +161,13 @@ fn what_a_killed_run_leaves_is_readable_and_cleaned() {
 #[test]
 fn clean_removes_named_recordings_and_nothing_else() {
     let scratch = Scratch::new("clean");
-    assert_eq!(run(scratch.stackdepot().args(["run", "-q", "-o", "rec", "--", "ls"])).0, Some(0));
+    assert_eq!(
+        run(scratch
+            .stackdepot()
+            .args(["run", "-q", "-o", "rec", "--", "ls"]))
+        .0,
+        Some(0)
+    );
     std::fs::write(scratch.join("note"), "mine").unwrap();
     let (status, _, stderr) = run(scratch.stackdepot().args(["clean", "note"]));
     assert_eq!(status, Some(1));
@@ -138,14 +180,26 @@ fn clean_removes_named_recordings_and_nothing_else() {
 #[test]
 fn an_output_is_new_private_and_where_it_was_asked_for() {
     let scratch = Scratch::new("output");
-    let (status, _, _) = run(scratch.stackdepot().args(["run", "-q", "-o", "rec", "--bytes", "2M", "--", "ls"]));
+    let (status, _, _) = run(scratch
+        .stackdepot()
+        .args(["run", "-q", "-o", "rec", "--bytes", "2M", "--", "ls"]));
     assert_eq!(status, Some(0));
     let metadata = std::fs::metadata(scratch.join("rec")).unwrap();
-    assert_eq!((metadata.len(), metadata.permissions().mode() & 0o777), (1 << 20, 0o600));
+    assert_eq!(
+        (metadata.len(), metadata.permissions().mode() & 0o777),
+        (1 << 20, 0o600)
+    );
     assert!(scratch.recordings().is_empty());
     let before = std::fs::read(scratch.join("rec")).unwrap();
-    for (output, words) in [("rec", "already"), ("nowhere/rec", "no such file"), (".", "already"), ("rec/x", "not a directory")] {
-        let (status, _, stderr) = run(scratch.stackdepot().args(["run", "-o", output, "--", "true"]));
+    for (output, words) in [
+        ("rec", "already"),
+        ("nowhere/rec", "no such file"),
+        (".", "already"),
+        ("rec/x", "not a directory"),
+    ] {
+        let (status, _, stderr) = run(scratch
+            .stackdepot()
+            .args(["run", "-o", output, "--", "true"]));
         assert_eq!(status, Some(125), "{stderr}");
         assert_one_line(&stderr);
         assert!(stderr.contains(words), "{stderr}");
@@ -158,11 +212,16 @@ fn an_old_ld_preload_stays_behind_ours() {
     let scratch = Scratch::new("preload");
     let program = "echo $LD_PRELOAD";
     let mut command = scratch.stackdepot();
-    command.env("LD_PRELOAD", "/old/one.so:/old/two.so").args(["run", "-q", "--", "sh", "-c", program]);
+    command
+        .env("LD_PRELOAD", "/old/one.so:/old/two.so")
+        .args(["run", "-q", "--", "sh", "-c", program]);
     let (status, stdout, _) = run(&mut command);
     assert_eq!(status, Some(0));
     let (ours, old) = stdout.trim().split_once(':').unwrap();
-    assert!(ours.contains("libstackdepot-") && ours.ends_with(".so"), "{ours}");
+    assert!(
+        ours.contains("libstackdepot-") && ours.ends_with(".so"),
+        "{ours}"
+    );
     assert_eq!(old, "/old/one.so:/old/two.so");
 }
 
@@ -175,16 +234,31 @@ fn the_library_needs_no_checkout_and_two_runs_share_it() {
     std::fs::create_dir(&runtime).unwrap();
     let start = || {
         let mut command = Command::new(&copy);
-        command.current_dir(scratch.path()).env("XDG_RUNTIME_DIR", &runtime).stdout(Stdio::null());
-        command.args(["run", "-q", "--", "sh", "-c", "exit 5"]).spawn().unwrap()
+        command
+            .current_dir(scratch.path())
+            .env("XDG_RUNTIME_DIR", &runtime)
+            .stdout(Stdio::null());
+        command
+            .args(["run", "-q", "--", "sh", "-c", "exit 5"])
+            .spawn()
+            .unwrap()
     };
     let children: Vec<Child> = (0..4).map(|_| start()).collect();
     for mut child in children {
         assert_eq!(child.wait().unwrap().code(), Some(5));
     }
-    let libraries: Vec<_> = std::fs::read_dir(runtime.join("stackdepot")).unwrap().collect();
+    let libraries: Vec<_> = std::fs::read_dir(runtime.join("stackdepot"))
+        .unwrap()
+        .collect();
     assert_eq!(libraries.len(), 1, "{libraries:?}");
-    assert_eq!(std::fs::metadata(runtime.join("stackdepot")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        std::fs::metadata(runtime.join("stackdepot"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
     assert_eq!(scratch.recordings().len(), 4);
 }
 
@@ -197,7 +271,11 @@ fn what_cannot_be_recorded_is_said_before_it_runs() {
         assert!(stderr.contains(words), "{stderr}");
         assert_eq!((status, stdout.as_str()), (Some(code), ""), "{stderr}");
     };
-    refused(&scratch.compile("own_malloc", &[]), "defines its own malloc", 125);
+    refused(
+        &scratch.compile("own_malloc", &[]),
+        "defines its own malloc",
+        125,
+    );
     let program = scratch.compile("idle", &["-static"]);
     refused(&program, "static binary", 125);
     let script = scratch.join("script");
@@ -205,7 +283,11 @@ fn what_cannot_be_recorded_is_said_before_it_runs() {
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     refused(&script, "its interpreter", 125);
     let program = scratch.compile("idle", &[]);
-    patch_loader(&program, b"/lib64/ld-linux-x86-64.so.2", b"/lib/ld-musl-x86_64.so.1");
+    patch_loader(
+        &program,
+        b"/lib64/ld-linux-x86-64.so.2",
+        b"/lib/ld-musl-x86_64.so.1",
+    );
     refused(&program, "musl", 125);
     patch(&program, 18, 183);
     refused(&program, "another architecture", 125);
@@ -229,7 +311,10 @@ fn patch(path: &std::path::Path, offset: usize, value: u8) {
 
 fn patch_loader(path: &std::path::Path, from: &[u8], to: &[u8]) {
     let mut content = std::fs::read(path).unwrap();
-    let at = content.windows(from.len()).position(|window| window == from).unwrap();
+    let at = content
+        .windows(from.len())
+        .position(|window| window == from)
+        .unwrap();
     content[at..at + from.len()].fill(0);
     content[at..at + to.len()].copy_from_slice(to);
     std::fs::write(path, content).unwrap();
@@ -255,15 +340,33 @@ fn a_script_without_an_interpreter_goes_to_the_shell() {
     let script = scratch.join("script");
     std::fs::write(&script, "echo \"$1\"; exit 9\n").unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    let (status, stdout, _) = run(scratch.stackdepot().args(["run", "-q", "--"]).arg(&script).arg("word"));
+    let (status, stdout, _) = run(scratch
+        .stackdepot()
+        .args(["run", "-q", "--"])
+        .arg(&script)
+        .arg("word"));
     assert_eq!((status, stdout.as_str()), (Some(9), "word\n"));
 }
 
 #[test]
 fn wrong_sizes_are_refused_in_one_line() {
     let scratch = Scratch::new("sizes");
-    for size in ["", "x", "-1", "0", "1K", "1023K", "99999999G", "99999999999999999999", "1.5M"] {
-        let (status, _, stderr) = run(scratch.stackdepot().arg("run").arg(format!("--bytes={size}")).args(["--", "true"]));
+    for size in [
+        "",
+        "x",
+        "-1",
+        "0",
+        "1K",
+        "1023K",
+        "99999999G",
+        "99999999999999999999",
+        "1.5M",
+    ] {
+        let (status, _, stderr) = run(scratch
+            .stackdepot()
+            .arg("run")
+            .arg(format!("--bytes={size}"))
+            .args(["--", "true"]));
         assert_eq!(status, Some(125), "{size}: {stderr}");
         assert_one_line(&stderr);
     }

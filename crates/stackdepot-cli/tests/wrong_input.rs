@@ -23,7 +23,12 @@ fn read(scratch: &Scratch, verb: &str, target: &Path) -> (Option<i32>, String, S
 fn assert_refused(scratch: &Scratch, target: &Path, words: &str) {
     for verb in READERS {
         let (status, stdout, stderr) = read(scratch, verb, target);
-        assert_eq!(status, Some(1), "{verb} {}: {stdout}{stderr}", target.display());
+        assert_eq!(
+            status,
+            Some(1),
+            "{verb} {}: {stdout}{stderr}",
+            target.display()
+        );
         assert_one_line(&stderr);
         assert!(stderr.contains(words), "{verb}: {stderr}");
         assert_eq!(stdout, "");
@@ -31,7 +36,9 @@ fn assert_refused(scratch: &Scratch, target: &Path, words: &str) {
 }
 
 fn record(scratch: &Scratch) -> PathBuf {
-    let (status, _, stderr) = run(scratch.stackdepot().args(["run", "-q", "--bytes", "2M", "-o", "rec", "--", "ls", "/"]));
+    let (status, _, stderr) = run(scratch
+        .stackdepot()
+        .args(["run", "-q", "--bytes", "2M", "-o", "rec", "--", "ls", "/"]));
     assert_eq!(status, Some(0), "{stderr}");
     scratch.join("rec")
 }
@@ -47,9 +54,15 @@ fn files_that_are_no_recordings_are_refused() {
     assert_refused(&scratch, scratch.path(), "directory");
     assert_refused(&scratch, Path::new("/dev/null"), "no regular file");
     assert_refused(&scratch, &file("empty", b""), "empty");
-    let noise: Vec<u8> = (0u32..100_000).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0u32..100_000)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
     assert_refused(&scratch, &file("noise", &noise), "not a region file");
-    assert_refused(&scratch, &file("zeros", &[0; 65_536]), "not yet a region file");
+    assert_refused(
+        &scratch,
+        &file("zeros", &[0; 65_536]),
+        "not yet a region file",
+    );
     assert_refused(&scratch, &file("line\nfeed", b"x"), "not a region file");
 }
 
@@ -57,18 +70,32 @@ fn files_that_are_no_recordings_are_refused() {
 fn a_pipe_does_not_block() {
     let scratch = Scratch::new("pipe");
     let pipe = scratch.join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_refused(&scratch, &pipe, "no regular file");
 }
 
 #[test]
 fn pids_without_a_recording_are_refused() {
     let scratch = Scratch::new("pids");
-    let mut child = std::process::Command::new("sleep").arg("100").stdout(Stdio::null()).spawn().unwrap();
+    let mut child = std::process::Command::new("sleep")
+        .arg("100")
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     assert_refused(&scratch, Path::new(&child.id().to_string()), "not recorded");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_refused(&scratch, Path::new(&child.id().to_string()), "no such process");
+    assert_refused(
+        &scratch,
+        Path::new(&child.id().to_string()),
+        "no such process",
+    );
     for digits in ["0", "4294967296", "99999999999999999999999"] {
         assert_refused(&scratch, Path::new(digits), digits);
     }
@@ -87,7 +114,10 @@ fn a_recording_truncated_anywhere_is_refused_or_read() {
     let scratch = Scratch::new("truncated");
     let content = std::fs::read(record(&scratch)).unwrap();
     let cut = scratch.join("cut");
-    for length in (0..content.len()).step_by(4096).chain([1, 7, 100, 4095, content.len() - 1]) {
+    for length in (0..content.len())
+        .step_by(4096)
+        .chain([1, 7, 100, 4095, content.len() - 1])
+    {
         std::fs::write(&cut, &content[..length]).unwrap();
         let verb = READERS[length / 4096 % READERS.len()];
         let (status, _, stderr) = read(&scratch, verb, &cut);
@@ -120,7 +150,9 @@ fn damage_anywhere_never_ends_in_a_crash() {
     for round in 0..60 {
         let mut copy = content.clone();
         for _ in 0..200 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             let at = (state >> 20) as usize % copy.len();
             copy[at] = (state >> 56) as u8;
         }
@@ -138,8 +170,20 @@ fn a_file_that_is_cut_while_it_is_read_is_an_error_or_a_result() {
     let content = std::fs::read(&path).unwrap();
     for _ in 0..10 {
         std::fs::write(&path, &content).unwrap();
-        let reader = scratch.stackdepot().arg("report").arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        std::fs::File::options().write(true).open(&path).unwrap().set_len(20_000).unwrap();
+        let reader = scratch
+            .stackdepot()
+            .arg("report")
+            .arg(&path)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(20_000)
+            .unwrap();
         let (status, _, stderr) = common::split(&reader.wait_with_output().unwrap());
         assert!(matches!(status, Some(0 | 1)), "{status:?}: {stderr}");
         assert!(!stderr.contains("panicked"), "{stderr}");
@@ -150,9 +194,26 @@ fn a_file_that_is_cut_while_it_is_read_is_an_error_or_a_result() {
 fn addresses_that_are_no_numbers_are_refused() {
     let scratch = Scratch::new("address");
     let path = record(&scratch);
-    for address in ["", "x", "0x", "0xg", "12x", "-1", "0x10000000000000000", "main"] {
-        let (status, stdout, stderr) = run(scratch.stackdepot().args(["who", "--"]).arg(&path).arg(address));
-        assert_eq!((status, stdout.as_str()), (Some(1), ""), "{address}: {stderr}");
+    for address in [
+        "",
+        "x",
+        "0x",
+        "0xg",
+        "12x",
+        "-1",
+        "0x10000000000000000",
+        "main",
+    ] {
+        let (status, stdout, stderr) = run(scratch
+            .stackdepot()
+            .args(["who", "--"])
+            .arg(&path)
+            .arg(address));
+        assert_eq!(
+            (status, stdout.as_str()),
+            (Some(1), ""),
+            "{address}: {stderr}"
+        );
         assert_one_line(&stderr);
     }
 }
@@ -160,7 +221,16 @@ fn addresses_that_are_no_numbers_are_refused() {
 #[test]
 fn usage_errors_are_one_line() {
     let scratch = Scratch::new("usage");
-    for arguments in [&["report"][..], &["report", "--nonsense", "x"], &["nonsense"], &["run"], &["run", "--"], &["report", "--by", "age", "x"], &["report", "--top", "-1", "x"], &["who", "x"]] {
+    for arguments in [
+        &["report"][..],
+        &["report", "--nonsense", "x"],
+        &["nonsense"],
+        &["run"],
+        &["run", "--"],
+        &["report", "--by", "age", "x"],
+        &["report", "--top", "-1", "x"],
+        &["who", "x"],
+    ] {
         let (status, _, stderr) = run(scratch.stackdepot().args(arguments));
         assert_eq!(status, Some(1), "{arguments:?}: {stderr}");
         assert_one_line(&stderr);
@@ -173,22 +243,47 @@ fn every_verb_has_help_with_an_example() {
     for verb in ["run", "report", "who", "events", "stats", "clean", "replay"] {
         let (status, stdout, _) = run(scratch.stackdepot().args([verb, "--help"]));
         assert_eq!(status, Some(0));
-        assert!(stdout.contains("Example:") && stdout.contains(&format!("stackdepot {verb}")), "{stdout}");
+        assert!(
+            stdout.contains("Example:") && stdout.contains(&format!("stackdepot {verb}")),
+            "{stdout}"
+        );
     }
     let (status, stdout, _) = run(scratch.stackdepot().arg("--version"));
-    assert_eq!((status, stdout.as_str()), (Some(0), concat!("stackdepot ", env!("CARGO_PKG_VERSION"), "\n")));
+    assert_eq!(
+        (status, stdout.as_str()),
+        (
+            Some(0),
+            concat!("stackdepot ", env!("CARGO_PKG_VERSION"), "\n")
+        )
+    );
 }
 
 #[test]
 fn a_closed_pipe_and_a_full_disk_end_quietly_or_in_one_line() {
     let scratch = Scratch::new("closed");
     let path = record(&scratch);
-    let mut child = scratch.stackdepot().args(["events", "--json"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = scratch
+        .stackdepot()
+        .args(["events", "--json"])
+        .arg(&path)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     drop(child.stdout.take());
     let (status, _, stderr) = common::split(&child.wait_with_output().unwrap());
     assert_eq!((status, stderr.as_str()), (Some(0), ""));
-    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-    let output = scratch.stackdepot().arg("report").arg(&path).stdout(full).output().unwrap();
+    let full = std::fs::File::options()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = scratch
+        .stackdepot()
+        .arg("report")
+        .arg(&path)
+        .stdout(full)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_one_line(&String::from_utf8_lossy(&output.stderr));
     std::io::stdout().flush().unwrap();

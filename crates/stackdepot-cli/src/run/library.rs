@@ -43,8 +43,13 @@ pub fn extract() -> Result<PathBuf, Failure> {
 /// Directories to try, the ones that nobody else can write beside first.
 fn candidates() -> Vec<PathBuf> {
     let uid = geteuid().as_raw();
-    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let variable = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    let cache =
+        variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     let mut directories: Vec<PathBuf> = Vec::new();
     directories.extend(variable("XDG_RUNTIME_DIR").map(|path| path.join("stackdepot")));
     directories.extend(cache.map(|path| path.join("stackdepot")));
@@ -55,9 +60,13 @@ fn candidates() -> Vec<PathBuf> {
 
 fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
     let path = directory.join(name);
-    let text = path.to_str().ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
+    let text = path
+        .to_str()
+        .ok_or_else(|| io::Error::other("its name is not UTF-8"))?;
     if text.contains(|c: char| c == ':' || c == '$' || c.is_whitespace()) {
-        return Err(io::Error::other("LD_PRELOAD cannot name a path with spaces, ':' or '$'"));
+        return Err(io::Error::other(
+            "LD_PRELOAD cannot name a path with spaces, ':' or '$'",
+        ));
     }
     let handle = open_private(directory)?;
     let mount = rfs::fstatvfs(&handle)?;
@@ -73,7 +82,11 @@ fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
 /// Opens a directory of mode 0700 that is ours, creating it where it is missing.
 pub fn open_private(directory: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::DirBuilderExt;
-    if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+    if let Err(error) = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+    {
         // A dangling link or a file in its place: the open below says which.
         if error.kind() != io::ErrorKind::AlreadyExists {
             return Err(error);
@@ -94,8 +107,12 @@ pub fn open_private(directory: &Path) -> io::Result<OwnedFd> {
 /// Whether exactly our bytes lie there, in a file that only we can write.
 fn is_in_place(directory: &OwnedFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let Ok(file) = rfs::openat(directory, name, flags, Mode::empty()) else { return false };
-    let Ok(stat) = rfs::fstat(&file) else { return false };
+    let Ok(file) = rfs::openat(directory, name, flags, Mode::empty()) else {
+        return false;
+    };
+    let Ok(stat) = rfs::fstat(&file) else {
+        return false;
+    };
     let is_file = stat.st_mode & 0o170_000 == 0o100_000;
     let is_private = stat.st_uid == geteuid().as_raw() && stat.st_mode & 0o022 == 0;
     if !is_file || !is_private || u64::try_from(stat.st_size) != Ok(LIBRARY.len() as u64) {
@@ -132,7 +149,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn scratch(name: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("stackdepot-test-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("stackdepot-test-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         path
     }
@@ -156,7 +174,10 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o777)).unwrap();
         place(&directory, "lib.so").unwrap();
-        assert_eq!(std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            std::fs::metadata(&directory).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
         let link = scratch("link");
         std::os::unix::fs::symlink(&directory, &link).unwrap();
         assert!(place(&link, "lib.so").is_err());

@@ -36,23 +36,37 @@ const LEAST_RUN_BYTES: u64 = 2 * MIN_FILE_BYTES as u64;
 /// The program cannot be recorded or started; the statuses are those of env(1).
 pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let total_bytes = check_bytes(&arguments.bytes)?;
-    let (name, rest) = arguments.command.split_first().ok_or_else(|| refuse("no program given"))?;
+    let (name, rest) = arguments
+        .command
+        .split_first()
+        .ok_or_else(|| refuse("no program given"))?;
     let program = preflight::inspect(name)?;
     let library = library::extract()?;
-    let forwarder = Forwarder::start().map_err(|error| refuse(format_args!("cannot handle signals: {}", reason(&error))))?;
+    let forwarder = Forwarder::start()
+        .map_err(|error| refuse(format_args!("cannot handle signals: {}", reason(&error))))?;
     let place = Place::prepare(arguments.output.as_deref(), total_bytes)?;
     for note in &program.notes {
         summary::note(note);
     }
     let mut command = command(&program, name, rest);
     command
-        .env("LD_PRELOAD", preload_list(library.as_os_str(), std::env::var_os("LD_PRELOAD")))
+        .env(
+            "LD_PRELOAD",
+            preload_list(library.as_os_str(), std::env::var_os("LD_PRELOAD")),
+        )
         .env("STACKDEPOT_RUN", place.first())
         .env("STACKDEPOT_BYTES", total_bytes.to_string());
     let child = command.spawn().map_err(|error| {
         place.remove_directory();
-        let status = if error.kind() == std::io::ErrorKind::NotFound { NOT_FOUND } else { NOT_EXECUTABLE };
-        Failure::with_status(status, format_args!("cannot run {}: {}", program.path.display(), reason(&error)))
+        let status = if error.kind() == std::io::ErrorKind::NotFound {
+            NOT_FOUND
+        } else {
+            NOT_EXECUTABLE
+        };
+        Failure::with_status(
+            status,
+            format_args!("cannot run {}: {}", program.path.display(), reason(&error)),
+        )
     })?;
     let pid = child.id();
     let status = wait(child, forwarder)?;
@@ -70,10 +84,16 @@ fn refuse(line: impl std::fmt::Display) -> Failure {
 fn check_bytes(text: &str) -> Result<u64, Failure> {
     let total = parse_bytes(text).map_err(|line| refuse(format_args!("--bytes: {line}")))?;
     if total < LEAST_RUN_BYTES {
-        return Err(refuse(format_args!("--bytes {text} is too small: a run takes at least {}", bytes(LEAST_RUN_BYTES))));
+        return Err(refuse(format_args!(
+            "--bytes {text} is too small: a run takes at least {}",
+            bytes(LEAST_RUN_BYTES)
+        )));
     }
     if total > MAX_FILE_BYTES {
-        return Err(refuse(format_args!("--bytes {text} is too large: a run takes at most {}", bytes(MAX_FILE_BYTES))));
+        return Err(refuse(format_args!(
+            "--bytes {text} is too large: a run takes at most {}",
+            bytes(MAX_FILE_BYTES)
+        )));
     }
     Ok(total)
 }
@@ -106,23 +126,43 @@ fn wait(mut child: Child, forwarder: Forwarder) -> Result<ExitStatus, Failure> {
     if let Some(pid) = pid {
         forwarder.started(pid);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while matches!(waitid(WaitId::Pid(pid), options), Err(rustix::io::Errno::INTR)) {}
+        while matches!(
+            waitid(WaitId::Pid(pid), options),
+            Err(rustix::io::Errno::INTR)
+        ) {}
     }
     forwarder.finish();
-    child.wait().map_err(|error| refuse(format_args!("cannot wait for the program: {}", reason(&error))))
+    child.wait().map_err(|error| {
+        refuse(format_args!(
+            "cannot wait for the program: {}",
+            reason(&error)
+        ))
+    })
 }
 
 /// Exits as the program did; a program that died from a signal is followed by the same signal.
 fn exit_as(status: ExitStatus) -> ExitCode {
     if let Some(signal) = status.signal() {
         // The program left its core, if any; ours would only overwrite it.
-        let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: None });
-        let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+        let _ = setrlimit(
+            Resource::Core,
+            Rlimit {
+                current: Some(0),
+                maximum: None,
+            },
+        );
+        let _ =
+            rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
         // Does not come back, but for signals that it does not know (real-time ones).
         let _ = signal_hook::low_level::emulate_default_handler(signal);
         return ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX));
     }
-    ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    ExitCode::from(
+        status
+            .code()
+            .and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(1),
+    )
 }
 
 #[cfg(test)]
@@ -139,8 +179,18 @@ mod tests {
 
     #[test]
     fn absurd_sizes_name_the_limit() {
-        assert!(check_bytes("4K").unwrap_err().message.contains("at least 1 MiB"));
-        assert!(check_bytes("9999999G").unwrap_err().message.contains("at most 64 GiB"));
+        assert!(
+            check_bytes("4K")
+                .unwrap_err()
+                .message
+                .contains("at least 1 MiB")
+        );
+        assert!(
+            check_bytes("9999999G")
+                .unwrap_err()
+                .message
+                .contains("at most 64 GiB")
+        );
         assert!(check_bytes("x").unwrap_err().message.contains("no size"));
         assert_eq!(check_bytes("64M").unwrap(), 64 << 20);
     }

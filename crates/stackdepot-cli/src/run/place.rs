@@ -51,13 +51,19 @@ impl Place {
     /// No room, no permission, or a file that is there already; one line each.
     pub fn prepare(output: Option<&Path>, total_bytes: u64) -> Result<Place, Failure> {
         let place = match output {
-            Some(output) => Place { first: check_output(output)?, directory: None },
+            Some(output) => Place {
+                first: check_output(output)?,
+                directory: None,
+            },
             None => {
                 let directory = make_directory().map_err(|error| {
                     let why = reason(&error);
                     refuse(format_args!("cannot make a directory in {SHARED_MEMORY}: {why}; give a file with -o FILE"))
                 })?;
-                Place { first: directory.join(FIRST), directory: Some(directory) }
+                Place {
+                    first: directory.join(FIRST),
+                    directory: Some(directory),
+                }
             }
         };
         match place.check_room(total_bytes) {
@@ -77,7 +83,9 @@ impl Place {
     /// The first file alone is preallocated at once; later ones that find no room go unrecorded.
     fn check_room(&self, total_bytes: u64) -> Result<(), Failure> {
         let parent = self.first.parent().unwrap_or(Path::new("/"));
-        let Ok(found) = rustix::fs::statvfs(parent) else { return Ok(()) };
+        let Ok(found) = rustix::fs::statvfs(parent) else {
+            return Ok(());
+        };
         let free = found.f_bavail.saturating_mul(found.f_frsize);
         let needed = first_file_bytes(total_bytes);
         // A file system that does not tell its size (some tmpfs) is left to prove itself.
@@ -88,17 +96,31 @@ impl Place {
             Some(_) => "give a file elsewhere with -o FILE, or less with --bytes",
             None => "give another file with -o FILE, or less with --bytes",
         };
-        let place = if self.directory.is_some() { Path::new(SHARED_MEMORY) } else { parent };
+        let place = if self.directory.is_some() {
+            Path::new(SHARED_MEMORY)
+        } else {
+            parent
+        };
         let (free, needed) = (bytes(free), bytes(needed));
-        Err(refuse(format_args!("no room in {}: {free} free, {needed} needed; {advice}", place.display())))
+        Err(refuse(format_args!(
+            "no room in {}: {free} free, {needed} needed; {advice}",
+            place.display()
+        )))
     }
 
     /// Moves the files to where the user works, unless a process still writes one.
     pub fn settle(self, first_pid: u32) -> Settled {
-        let mut settled = Settled { first: None, child_count: 0, notes: Vec::new() };
+        let mut settled = Settled {
+            first: None,
+            child_count: 0,
+            notes: Vec::new(),
+        };
         let (first, children) = self.files();
         settled.child_count = children.len();
-        let running = first.iter().chain(&children).find_map(|path| running_pid(path));
+        let running = first
+            .iter()
+            .chain(&children)
+            .find_map(|path| running_pid(path));
         if let Some(pid) = running {
             settled.notes.push(format!(
                 "process {pid} still runs: its recording stays at {} until `stackdepot clean`",
@@ -116,7 +138,11 @@ impl Place {
             settled.first = Some(settle_one(&first, &target, &mut settled.notes));
         }
         for child in children {
-            let name = child.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = child
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let target = format!("{}.{name}", target.display());
             settle_one(&child, Path::new(&target), &mut settled.notes);
         }
@@ -127,7 +153,12 @@ impl Place {
     /// The first file, if it is there, and those of later processes.
     fn files(&self) -> (Option<PathBuf>, Vec<PathBuf>) {
         let parent = self.first.parent().unwrap_or(Path::new("/"));
-        let first_name = self.first.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let first_name = self
+            .first
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let mut children: Vec<PathBuf> = std::fs::read_dir(parent)
             .into_iter()
             .flatten()
@@ -144,8 +175,13 @@ impl Place {
         if self.directory.is_some() {
             return name != first_name;
         }
-        let suffix = name.strip_prefix(first_name).and_then(|rest| rest.strip_prefix('.'));
-        suffix.is_some_and(|suffix| suffix.starts_with(|c: char| c.is_ascii_digit()) && suffix.bytes().all(|b| b.is_ascii_digit() || b == b'-'))
+        let suffix = name
+            .strip_prefix(first_name)
+            .and_then(|rest| rest.strip_prefix('.'));
+        suffix.is_some_and(|suffix| {
+            suffix.starts_with(|c: char| c.is_ascii_digit())
+                && suffix.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+        })
     }
 
     /// Gone when it is empty: what could not be moved keeps it.
@@ -170,28 +206,43 @@ fn make_directory() -> io::Result<PathBuf> {
     open_private(&root)?;
     let mut random = [0u8; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    let name = format!("{}-{:016x}", getpid().as_raw_nonzero(), u64::from_ne_bytes(random));
+    let name = format!(
+        "{}-{:016x}",
+        getpid().as_raw_nonzero(),
+        u64::from_ne_bytes(random)
+    );
     let directory = root.join(name);
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&directory)?;
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
+        .create(&directory)?;
     Ok(directory)
 }
 
 /// FILE must be new, in a directory where a file can be made.
 fn check_output(output: &Path) -> Result<PathBuf, Failure> {
     let shown = output.display();
-    let path = std::path::absolute(output).map_err(|error| refuse(format_args!("-o {shown}: {}", reason(&error))))?;
+    let path = std::path::absolute(output)
+        .map_err(|error| refuse(format_args!("-o {shown}: {}", reason(&error))))?;
     if std::fs::symlink_metadata(&path).is_ok() {
-        return Err(refuse(format_args!("-o {shown}: there is such a file already; remove it or choose another name")));
+        return Err(refuse(format_args!(
+            "-o {shown}: there is such a file already; remove it or choose another name"
+        )));
     }
-    let name_is_plain = output.file_name().is_some() && !output.as_os_str().to_string_lossy().ends_with('/');
+    let name_is_plain =
+        output.file_name().is_some() && !output.as_os_str().to_string_lossy().ends_with('/');
     let parent = path.parent().filter(|_| name_is_plain);
     let Some(parent) = parent else {
-        return Err(refuse(format_args!("-o {shown}: that is no name for a file")));
+        return Err(refuse(format_args!(
+            "-o {shown}: that is no name for a file"
+        )));
     };
     let metadata = std::fs::metadata(parent);
     match metadata.and_then(|_| Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)?)) {
         Ok(()) => Ok(path),
-        Err(error) => Err(refuse(format_args!("-o {shown}: cannot write in {}: {}", parent.display(), reason(&error)))),
+        Err(error) => Err(refuse(format_args!(
+            "-o {shown}: cannot write in {}: {}",
+            parent.display(),
+            reason(&error)
+        ))),
     }
 }
 
@@ -203,9 +254,12 @@ fn running_pid(path: &Path) -> Option<u32> {
 
 /// `stackdepot.<pid>`, or `stackdepot.<pid>-<n>` when an older recording has that name.
 fn free_name(pid: u32) -> PathBuf {
-    let names = std::iter::once(format!("stackdepot.{pid}")).chain((2..10_000).map(|n| format!("stackdepot.{pid}-{n}")));
+    let names = std::iter::once(format!("stackdepot.{pid}"))
+        .chain((2..10_000).map(|n| format!("stackdepot.{pid}-{n}")));
     let mut names = names.map(PathBuf::from);
-    names.find(|path| std::fs::symlink_metadata(path).is_err()).unwrap_or_else(|| format!("stackdepot.{pid}").into())
+    names
+        .find(|path| std::fs::symlink_metadata(path).is_err())
+        .unwrap_or_else(|| format!("stackdepot.{pid}").into())
 }
 
 /// Moves one file; where that fails it stays, and a note says so. Answers where it is.
@@ -213,7 +267,12 @@ fn settle_one(from: &Path, to: &Path, notes: &mut Vec<String>) -> PathBuf {
     match move_file(from, to) {
         Ok(()) => to.to_path_buf(),
         Err(error) => {
-            notes.push(format!("cannot move the recording to ./{}: {}; it stays at {}", to.display(), reason(&error), from.display()));
+            notes.push(format!(
+                "cannot move the recording to ./{}: {}; it stays at {}",
+                to.display(),
+                reason(&error),
+                from.display()
+            ));
             from.to_path_buf()
         }
     }
@@ -226,7 +285,11 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
         return Ok(());
     }
     let source = File::open(from)?;
-    let target = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to)?;
+    let target = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)?;
     if let Err(error) = copy_sparse(source, target) {
         let _ = std::fs::remove_file(to);
         return Err(error);
@@ -287,7 +350,10 @@ mod tests {
 
     #[test]
     fn children_of_an_output_are_told_by_their_names() {
-        let place = Place { first: "/x/out".into(), directory: None };
+        let place = Place {
+            first: "/x/out".into(),
+            directory: None,
+        };
         assert!(place.is_child("out", "out.12"));
         assert!(place.is_child("out", "out.12-3"));
         assert!(!place.is_child("out", "out"));

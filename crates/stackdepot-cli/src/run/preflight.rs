@@ -42,9 +42,16 @@ type Elf<'data> = ElfFile64<'data, Endianness, &'data ReadCache<File>>;
 pub fn inspect(name: &OsStr) -> Result<Program, Failure> {
     check_libc()?;
     let path = find(name)?;
-    let mut program = Program { path: path.clone(), needs_shell: false, notes: Vec::new() };
+    let mut program = Program {
+        path: path.clone(),
+        needs_shell: false,
+        notes: Vec::new(),
+    };
     check_file(&path, "it", &mut program, MOST_INTERPRETERS).map_err(|reason| {
-        Failure::with_status(CANNOT_RECORD, format_args!("cannot record {}: {reason}", path.display()))
+        Failure::with_status(
+            CANNOT_RECORD,
+            format_args!("cannot record {}: {reason}", path.display()),
+        )
     })?;
     Ok(program)
 }
@@ -54,7 +61,8 @@ fn find(name: &OsStr) -> Result<PathBuf, Failure> {
     if name.as_bytes().contains(&b'/') {
         return check_executable(Path::new(name)).map(|()| PathBuf::from(name));
     }
-    let search = std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
+    let search =
+        std::env::var_os("PATH").unwrap_or_else(|| OsString::from("/usr/local/bin:/usr/bin:/bin"));
     let mut refused = None;
     for directory in std::env::split_paths(&search).filter(|_| !name.is_empty()) {
         let path = Path::new(".").join(directory).join(name);
@@ -78,7 +86,10 @@ fn check_executable(path: &Path) -> Result<(), Failure> {
             std::io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         };
-        Failure::with_status(status, format_args!("cannot run {}: {}", path.display(), reason(&error)))
+        Failure::with_status(
+            status,
+            format_args!("cannot run {}: {}", path.display(), reason(&error)),
+        )
     })?;
     let refuse = |why| {
         let line = format_args!("cannot run {}: {why}", path.display()).to_string();
@@ -98,7 +109,10 @@ pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut characters = text.chars();
-    let first = characters.next().map(|c| c.to_lowercase().to_string()).unwrap_or_default();
+    let first = characters
+        .next()
+        .map(|c| c.to_lowercase().to_string())
+        .unwrap_or_default();
     first + characters.as_str()
 }
 
@@ -106,13 +120,17 @@ pub fn reason(error: &std::io::Error) -> String {
 fn check_file(path: &Path, subject: &str, program: &mut Program, depth: u32) -> Result<(), String> {
     check_privileges(path, subject)?;
     // A program that may be executed but not read is left to the kernel.
-    let Ok(mut file) = File::open(path) else { return Ok(()) };
+    let Ok(mut file) = File::open(path) else {
+        return Ok(());
+    };
     let mut start = Vec::new();
     if file.by_ref().take(4096).read_to_end(&mut start).is_err() {
         return Ok(());
     }
     if let Some(line) = start.strip_prefix(b"#!") {
-        let Some(interpreter) = interpreter(line) else { return Ok(()) };
+        let Some(interpreter) = interpreter(line) else {
+            return Ok(());
+        };
         if depth == 0 {
             return Ok(());
         }
@@ -129,28 +147,38 @@ fn check_file(path: &Path, subject: &str, program: &mut Program, depth: u32) -> 
 /// The path after `#!`.
 fn interpreter(line: &[u8]) -> Option<PathBuf> {
     let line = line.split(|byte| *byte == b'\n').next()?;
-    let word = line.split(|byte| matches!(byte, b' ' | b'\t' | b'\r')).find(|word| !word.is_empty())?;
+    let word = line
+        .split(|byte| matches!(byte, b' ' | b'\t' | b'\r'))
+        .find(|word| !word.is_empty())?;
     Some(PathBuf::from(OsString::from_vec(word.to_vec())))
 }
 
 /// A program that gains privileges on exec ignores LD_PRELOAD.
 fn check_privileges(path: &Path, subject: &str) -> Result<(), String> {
-    let Ok(metadata) = std::fs::metadata(path) else { return Ok(()) };
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return Ok(());
+    };
     if has_no_new_privileges() {
         return Ok(());
     }
     let user = rustix::process::getuid();
     let group = rustix::process::getgid();
     if metadata.mode() & 0o4000 != 0 && metadata.uid() != user.as_raw() {
-        return Err(format!("{subject} is setuid, so the loader ignores LD_PRELOAD; run it as its owner"));
+        return Err(format!(
+            "{subject} is setuid, so the loader ignores LD_PRELOAD; run it as its owner"
+        ));
     }
     if metadata.mode() & 0o2010 == 0o2010 && metadata.gid() != group.as_raw() {
-        return Err(format!("{subject} is setgid, so the loader ignores LD_PRELOAD; run it as its group"));
+        return Err(format!(
+            "{subject} is setgid, so the loader ignores LD_PRELOAD; run it as its group"
+        ));
     }
     let mut value = [0u8; 64];
     let has_capabilities = rustix::fs::getxattr(path, "security.capability", &mut value).is_ok();
     if has_capabilities && !user.is_root() {
-        return Err(format!("{subject} has file capabilities, so the loader ignores LD_PRELOAD; run a copy without them"));
+        return Err(format!(
+            "{subject} has file capabilities, so the loader ignores LD_PRELOAD; run a copy without them"
+        ));
     }
     Ok(())
 }
@@ -158,21 +186,40 @@ fn check_privileges(path: &Path, subject: &str) -> Result<(), String> {
 /// With the flag set, setuid bits and file capabilities have no effect.
 fn has_no_new_privileges() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status.lines().any(|line| line.split_whitespace().eq(["NoNewPrivs:", "1"]))
+    status
+        .lines()
+        .any(|line| line.split_whitespace().eq(["NoNewPrivs:", "1"]))
 }
 
-fn check_elf(start: &[u8], file: File, path: &Path, subject: &str, program: &mut Program) -> Result<(), String> {
+fn check_elf(
+    start: &[u8],
+    file: File,
+    path: &Path,
+    subject: &str,
+    program: &mut Program,
+) -> Result<(), String> {
     check_machine(start, subject)?;
     let cache = ReadCache::new(file);
-    let Ok(elf) = Elf::parse(&cache) else { return Ok(()) };
+    let Ok(elf) = Elf::parse(&cache) else {
+        return Ok(());
+    };
     match loader(&elf) {
         Some(loader) => check_loader(&loader, subject)?,
         // The loader itself may be run with a program as its argument, and obeys LD_PRELOAD.
         None if is_glibc_loader(&path.canonicalize().unwrap_or_default()) => return Ok(()),
-        None => return Err(format!("{subject} is a static binary, into which no library can be preloaded")),
+        None => {
+            return Err(format!(
+                "{subject} is a static binary, into which no library can be preloaded"
+            ));
+        }
     }
-    if elf.dynamic_symbols().any(|symbol| symbol.is_definition() && symbol.name() == Ok("malloc")) {
-        return Err(format!("{subject} defines its own malloc, which comes before any preloaded one"));
+    if elf
+        .dynamic_symbols()
+        .any(|symbol| symbol.is_definition() && symbol.name() == Ok("malloc"))
+    {
+        return Err(format!(
+            "{subject} defines its own malloc, which comes before any preloaded one"
+        ));
     }
     if let Some(allocator) = hidden_allocator(&elf) {
         program.notes.push(note_on(allocator, &elf, path));
@@ -182,11 +229,17 @@ fn check_elf(start: &[u8], file: File, path: &Path, subject: &str, program: &mut
 
 /// Class and machine straight from the identification, so that foreign programs get a plain answer.
 fn check_machine(start: &[u8], subject: &str) -> Result<(), String> {
-    let machine = start.get(18..20).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
+    let machine = start
+        .get(18..20)
+        .map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]]));
     match (start.get(4), start.get(5), machine) {
         (Some(2), Some(1), 62) => Ok(()),
-        (Some(1), _, 3 | 62) => Err(format!("{subject} is a 32-bit program; only 64-bit x86 can be recorded")),
-        _ => Err(format!("{subject} is built for another architecture; only 64-bit x86 can be recorded")),
+        (Some(1), _, 3 | 62) => Err(format!(
+            "{subject} is a 32-bit program; only 64-bit x86 can be recorded"
+        )),
+        _ => Err(format!(
+            "{subject} is built for another architecture; only 64-bit x86 can be recorded"
+        )),
     }
 }
 
@@ -207,9 +260,14 @@ fn check_loader(loader: &Path, subject: &str) -> Result<(), String> {
     }
     let name = loader.file_name().unwrap_or_default().to_string_lossy();
     if name.starts_with("ld-musl") {
-        return Err(format!("{subject} uses the musl C library; only programs of glibc can be recorded"));
+        return Err(format!(
+            "{subject} uses the musl C library; only programs of glibc can be recorded"
+        ));
     }
-    Err(format!("{subject} uses the loader {}; only programs of glibc can be recorded", loader.display()))
+    Err(format!(
+        "{subject} uses the loader {}; only programs of glibc can be recorded",
+        loader.display()
+    ))
 }
 
 fn is_glibc_loader(path: &Path) -> bool {
@@ -226,19 +284,28 @@ fn hidden_allocator(elf: &Elf<'_>) -> Option<&'static str> {
         ("mi_malloc", "mimalloc"),
         ("tc_malloc", "tcmalloc"),
     ];
-    let mut symbols = elf.symbols().chain(elf.dynamic_symbols()).filter(ObjectSymbol::is_definition);
+    let mut symbols = elf
+        .symbols()
+        .chain(elf.dynamic_symbols())
+        .filter(ObjectSymbol::is_definition);
     let named = symbols.find_map(|symbol| {
         let name = symbol.name().ok()?;
-        NAMES.iter().find(|(known, _)| *known == name).map(|(_, allocator)| *allocator)
+        NAMES
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, allocator)| *allocator)
     });
     if named.is_some() || elf.section_by_name(".symtab").is_some() {
         return named;
     }
     // Stripped: both allocators carry the prefix of their own messages.
     let data = read_only_data(elf)?;
-    [(&b"<jemalloc>"[..], "jemalloc"), (b"mimalloc: ", "mimalloc")]
-        .into_iter()
-        .find_map(|(mark, allocator)| contains(data, mark).then_some(allocator))
+    [
+        (&b"<jemalloc>"[..], "jemalloc"),
+        (b"mimalloc: ", "mimalloc"),
+    ]
+    .into_iter()
+    .find_map(|(mark, allocator)| contains(data, mark).then_some(allocator))
 }
 
 fn read_only_data<'data>(elf: &Elf<'data>) -> Option<&'data [u8]> {
@@ -255,11 +322,19 @@ fn contains(data: &[u8], mark: &[u8]) -> bool {
 
 fn note_on(allocator: &str, elf: &Elf<'_>, path: &Path) -> String {
     debug_assert_eq!(elf.architecture(), Architecture::X86_64);
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_rust = elf.symbols().any(|symbol| symbol.name() == Ok("rust_eh_personality"))
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let is_rust = elf
+        .symbols()
+        .any(|symbol| symbol.name() == Ok("rust_eh_personality"))
         || read_only_data(elf).is_some_and(|data| contains(data, b"/rustc/"));
     if is_rust {
-        format!("{name} is a Rust program with {allocator} linked in: what it allocates there is not seen (a wrapper for Rust's global allocator is not there yet)")
+        format!(
+            "{name} is a Rust program with {allocator} linked in: what it allocates there is not seen (a wrapper for Rust's global allocator is not there yet)"
+        )
     } else {
         format!("{name} has {allocator} linked in: what it allocates there is not seen")
     }
@@ -271,7 +346,9 @@ fn check_libc() -> Result<(), Failure> {
     // SAFETY: answers a constant, NUL-terminated string of static lifetime.
     let version = unsafe { std::ffi::CStr::from_ptr(libc::gnu_get_libc_version()) };
     let version = version.to_string_lossy();
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     if found < (2, 35) {
         let line = format!("cannot record: glibc is {version}, and 2.35 or newer is needed");
@@ -286,7 +363,10 @@ mod tests {
 
     #[test]
     fn the_interpreter_of_a_script_is_its_first_word() {
-        assert_eq!(interpreter(b" /usr/bin/env -S python3\nx"), Some(PathBuf::from("/usr/bin/env")));
+        assert_eq!(
+            interpreter(b" /usr/bin/env -S python3\nx"),
+            Some(PathBuf::from("/usr/bin/env"))
+        );
         assert_eq!(interpreter(b"/bin/sh"), Some(PathBuf::from("/bin/sh")));
         assert_eq!(interpreter(b"\n"), None);
     }
@@ -296,7 +376,11 @@ mod tests {
         let mut start = [0u8; 64];
         start[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
         start[18] = 183;
-        assert!(check_machine(&start, "it").unwrap_err().contains("another architecture"));
+        assert!(
+            check_machine(&start, "it")
+                .unwrap_err()
+                .contains("another architecture")
+        );
         start[18] = 62;
         assert!(check_machine(&start, "it").is_ok());
         start[4] = 1;

@@ -46,17 +46,25 @@ impl Forwarder {
     /// The system refuses a handler or the thread.
     pub fn start() -> std::io::Result<Forwarder> {
         let ignored = ignored_signals();
-        let taken = FORWARDED.iter().filter(|signal| ignored >> (**signal - 1) & 1 == 0);
+        let taken = FORWARDED
+            .iter()
+            .filter(|signal| ignored >> (**signal - 1) & 1 == 0);
         let mut signals = SignalsInfo::<WithOrigin>::new(taken)?;
         let handle = signals.handle();
         let receiver = Arc::new(Receiver::default());
         let shared = Arc::clone(&receiver);
-        let thread = std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            for origin in signals.forever() {
-                shared.pass_on(&origin);
-            }
-        })?;
-        Ok(Forwarder { receiver, handle, thread })
+        let thread = std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for origin in signals.forever() {
+                    shared.pass_on(&origin);
+                }
+            })?;
+        Ok(Forwarder {
+            receiver,
+            handle,
+            thread,
+        })
     }
 
     /// The program runs: what waited goes to it.
@@ -75,7 +83,10 @@ impl Forwarder {
 
 impl Receiver {
     fn set(&self, state: State) {
-        *self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = state;
+        *self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = state;
         self.changed.notify_all();
     }
 
@@ -83,10 +94,18 @@ impl Receiver {
         if matches!(origin.cause, Cause::Kernel) {
             return;
         }
-        let Some(signal) = Signal::from_named_raw(origin.signal) else { return };
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(signal) = Signal::from_named_raw(origin.signal) else {
+            return;
+        };
+        let mut state = self
+            .state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         while matches!(*state, State::NotStarted) {
-            state = self.changed.wait(state).unwrap_or_else(std::sync::PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
         if let State::Running(pid) = *state {
             // It may have ended this instant; it is not reaped before the state says so.
@@ -99,5 +118,6 @@ impl Receiver {
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0)
+    mask.and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .unwrap_or(0)
 }

@@ -25,7 +25,9 @@ pub fn print(settled: &Settled) {
         output::note(note);
     }
     let Some(path) = &settled.first else {
-        output::note("nothing was recorded: the program allocated nothing, did not load the preload library, or found no room for its file");
+        output::note(
+            "nothing was recorded: the program allocated nothing, did not load the preload library, or found no room for its file",
+        );
         return;
     };
     let text = match Recording::open_file(path) {
@@ -47,14 +49,30 @@ fn short_report(mut recording: Recording, path: &Path, child_count: usize) -> St
     for (index, stack) in top.iter().enumerate() {
         let frames = recording.frames(Some(stack.weak), None);
         text.push('\n');
-        stacks::write_stack(&mut text, index + 1, stack, is_sampled, &frames, MOST_FRAMES);
+        stacks::write_stack(
+            &mut text,
+            index + 1,
+            stack,
+            is_sampled,
+            &frames,
+            MOST_FRAMES,
+        );
     }
     text.push('\n');
     if more > 0 {
-        let _ = writeln!(text, "{} more hold memory", text::counted(more as u64, "stack"));
+        let _ = writeln!(
+            text,
+            "{} more hold memory",
+            text::counted(more as u64, "stack")
+        );
     }
     if child_count > 0 {
-        let _ = writeln!(text, "{} recorded beside it: {}.*", text::counted(child_count as u64, "later process"), path.display());
+        let _ = writeln!(
+            text,
+            "{} of later processes beside it: {}.*",
+            text::counted(child_count as u64, "file"),
+            path.display()
+        );
     }
     let _ = writeln!(text, "more: stackdepot report {}", path.display());
     text

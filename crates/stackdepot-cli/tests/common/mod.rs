@@ -9,7 +9,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// The command, without the recorder's variables of an outer run.
 pub fn stackdepot() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stackdepot"));
-    command.env_remove("LD_PRELOAD").env_remove("STACKDEPOT_RUN").env_remove("STACKDEPOT_BYTES");
+    command
+        .env_remove("LD_PRELOAD")
+        .env_remove("STACKDEPOT_RUN")
+        .env_remove("STACKDEPOT_BYTES");
     command
 }
 
@@ -49,8 +52,15 @@ impl Scratch {
     }
 
     pub fn recordings(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path());
-        let is_recording = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().starts_with("stackdepot.");
+        let entries = std::fs::read_dir(&self.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        let is_recording = |path: &PathBuf| {
+            path.file_name()
+                .unwrap()
+                .to_string_lossy()
+                .starts_with("stackdepot.")
+        };
         let mut found: Vec<PathBuf> = entries.filter(is_recording).collect();
         found.sort();
         found
@@ -58,11 +68,23 @@ impl Scratch {
 
     /// Builds a C program out of tests/programs.
     pub fn compile(&self, name: &str, flags: &[&str]) -> PathBuf {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(format!("{name}.c"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/programs")
+            .join(format!("{name}.c"));
         let program = self.join(name);
         let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let output = Command::new(compiler).args(["-g", "-O1", "-o"]).arg(&program).arg(&source).args(flags).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(compiler)
+            .args(["-g", "-O1", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .args(flags)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         program
     }
 }
@@ -81,7 +103,11 @@ pub fn run(command: &mut Command) -> (Option<i32>, String, String) {
 
 pub fn split(output: &Output) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.code(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 /// The document that a verb writes.

@@ -22,7 +22,10 @@ fn validate(value: &Value, schema: &Value, root: &Value, at: &str) -> Result<(),
             "type" => check_type(value, argument, at)?,
             "const" if value == argument => {}
             "enum" if argument.as_array().unwrap().contains(value) => {}
-            "minimum" if value.as_f64().is_none_or(|number| number >= argument.as_f64().unwrap()) => {}
+            "minimum"
+                if value
+                    .as_f64()
+                    .is_none_or(|number| number >= argument.as_f64().unwrap()) => {}
             "pattern" => check_address(value, argument, at)?,
             "required" | "properties" | "additionalProperties" => {}
             "items" => {
@@ -33,7 +36,9 @@ fn validate(value: &Value, schema: &Value, root: &Value, at: &str) -> Result<(),
             _ => return Err(format!("{at}: {value} fails {keyword} {argument}")),
         }
     }
-    value.as_object().map_or(Ok(()), |object| check_object(object, schema, root, at))
+    value
+        .as_object()
+        .map_or(Ok(()), |object| check_object(object, schema, root, at))
 }
 
 fn check_type(value: &Value, types: &Value, at: &str) -> Result<(), String> {
@@ -51,20 +56,43 @@ fn check_type(value: &Value, types: &Value, at: &str) -> Result<(), String> {
         Value::Array(names) => names.iter().any(|name| is(name.as_str().unwrap())),
         name => is(name.as_str().unwrap()),
     };
-    if fits { Ok(()) } else { Err(format!("{at}: {value} is not {types}")) }
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("{at}: {value} is not {types}"))
+    }
 }
 
 /// The only pattern of the schema.
 fn check_address(value: &Value, pattern: &Value, at: &str) -> Result<(), String> {
     assert_eq!(pattern, "^0x[0-9a-f]+$");
-    let Some(text) = value.as_str() else { return Ok(()) };
+    let Some(text) = value.as_str() else {
+        return Ok(());
+    };
     let digits = text.strip_prefix("0x").unwrap_or_default();
-    let fits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if fits { Ok(()) } else { Err(format!("{at}: {text} is no address")) }
+    let fits = !digits.is_empty()
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if fits {
+        Ok(())
+    } else {
+        Err(format!("{at}: {text} is no address"))
+    }
 }
 
-fn check_object(object: &Map<String, Value>, schema: &Map<String, Value>, root: &Value, at: &str) -> Result<(), String> {
-    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+fn check_object(
+    object: &Map<String, Value>,
+    schema: &Map<String, Value>,
+    root: &Value,
+    at: &str,
+) -> Result<(), String> {
+    for name in schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         if !object.contains_key(name.as_str().unwrap()) {
             return Err(format!("{at}: {name} is missing"));
         }
@@ -73,7 +101,10 @@ fn check_object(object: &Map<String, Value>, schema: &Map<String, Value>, root: 
     let others = schema.get("additionalProperties");
     for (name, value) in object {
         let at = format!("{at}.{name}");
-        match (properties.and_then(|properties| properties.get(name)), others) {
+        match (
+            properties.and_then(|properties| properties.get(name)),
+            others,
+        ) {
             (Some(property), _) => validate(value, property, root, &at)?,
             (None, Some(Value::Bool(false))) => return Err(format!("{at} is not in the schema")),
             (None, Some(other)) if other.is_object() => validate(value, other, root, &at)?,
