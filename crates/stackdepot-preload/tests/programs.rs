@@ -153,6 +153,18 @@ fn handlers_allocate_and_jump_away() {
 }
 
 #[test]
+fn recorder_may_be_interrupted_left_and_forked_at_any_point() {
+    let place = Place::new("interrupts");
+    let program = place.compile("interrupts.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    // A jump out of a hook loses at most the event that it cut off; the next ones are recorded.
+    assert!(found.ring_stats().events > 10_000, "{:?}", found.ring_stats());
+    assert!(unrecorded(&found) < 1000, "{} events unrecorded", unrecorded(&found));
+    assert_eq!(found.counters().get(Counter::Threads), 1);
+}
+
+#[test]
 fn coroutine_stacks_may_go_away() {
     let place = Place::new("coroutines");
     let program = place.compile("coroutines.c");
