@@ -7,8 +7,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -261,14 +260,10 @@ fn write_project(work: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The bytes of all files in a folder, by size or by blocks, whichever is more.
+/// The bytes of all files in a folder. Files are preallocated, so their size is what they take; a
+/// disk's own map of where a file lies (4 KiB and more on ext4) is not the file's.
 fn bytes_in(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-    let sizes = paths
-        .iter()
-        .filter_map(|path| fs::symlink_metadata(path).ok());
-    sizes
-        .map(|metadata| metadata.len().max(metadata.blocks() * 512))
-        .sum()
+    let sizes = entries.filter_map(|entry| fs::symlink_metadata(entry.path()).ok());
+    sizes.map(|metadata| metadata.len()).sum()
 }
