@@ -223,18 +223,24 @@ typedef void (*middle_fn)(void (*)(void *), void *, leaf_fn, long);
 OUTER(outer_one, 1)
 OUTER(outer_two, 2)
 
+typedef void (*outer_fn)(void (*)(void *), void *, middle_fn, leaf_fn, long, long);
+
 /* Two call paths whose inner frames lie at the same addresses, and whose outer ones do not:
  * what the first left behind lies untouched inside a frame of the second. */
 void stale_frames(void (*probe)(void *), void *data)
 {
     static const middle_fn middles[] = {middle_alloca, middle_drap};
+    static const outer_fn outers[] = {outer_one, outer_two};
     static const leaf_fn leaves[] = {leaf_plain, leaf_frame_pointer};
     for (int turn = 0; turn < 2 * 2 * 8 * 8; turn++) {
         middle_fn middle = middles[turn & 1];
         leaf_fn leaf = leaves[turn >> 1 & 1];
         long one = 16 + 16 * (turn >> 2 & 7), two = 16 + 16 * (turn >> 5 & 7);
-        outer_one(probe, data, middle, leaf, one, 512 - one);
-        outer_two(probe, data, middle, leaf, two, 512 - two);
+        /* One call place for both, so that only the dead frames differ. */
+        for (int path = 0; path < 2; path++) {
+            long pad = path ? two : one;
+            outers[path](probe, data, middle, leaf, pad, 512 - pad);
+        }
     }
 }
 

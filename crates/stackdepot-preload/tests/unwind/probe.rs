@@ -166,6 +166,7 @@ impl Tally {
             End::Complete => theirs == ours,
             End::LimitReached => theirs.len() >= ours.len() && theirs[..ours.len()] == *ours,
             // As far as the shorter one goes.
+            // As far as the shorter one goes.
             End::Truncated(_) => theirs.starts_with(ours) || ours.starts_with(theirs),
         };
         if !is_equal {

@@ -154,8 +154,11 @@ fn stacks_interrupted_at_any_instruction_agree() {
         tally.stacks, tally.truncated
     );
     tally.assert_agreement(PROBE_COUNT as u64);
+    // In the first instructions of a function that realigns its stack the CFA is in r10,
+    // which walks do not follow: such a stack is truncated, and said to be. Every ninth
+    // function here is one.
     assert!(
-        tally.truncated * 100 <= tally.stacks,
+        tally.truncated * 20 <= tally.stacks,
         "{} truncated",
         tally.truncated
     );
