@@ -235,8 +235,13 @@ fn check_output(output: &Path) -> Result<PathBuf, Failure> {
             "-o {shown}: that is no name for a file"
         )));
     };
-    let metadata = std::fs::metadata(parent);
-    match metadata.and_then(|_| Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)?)) {
+    let writable = std::fs::metadata(parent).and_then(|metadata| {
+        if !metadata.is_dir() {
+            return Err(rustix::io::Errno::NOTDIR.into());
+        }
+        Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)?)
+    });
+    match writable {
         Ok(()) => Ok(path),
         Err(error) => Err(refuse(format_args!(
             "-o {shown}: cannot write in {}: {}",
