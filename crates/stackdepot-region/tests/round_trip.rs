@@ -236,3 +236,25 @@ fn failed_creation_leaves_nothing_behind() {
     let made = RegionWriter::create(&nowhere, &CreateOptions::alone(1 << 20));
     assert!(matches!(made, Err(CreateError::Open(_))));
 }
+
+#[test]
+fn stale_name_never_shows_another_stack() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let writer = create(&path, 512 << 10);
+    let mut names = Vec::new();
+    for id in 0..5000 {
+        let mut frames = [0; MOST_DEPTH];
+        let depth = frames_of(id, &mut frames);
+        names.push((id, writer.depot.save(&frames[..depth]).unwrap()));
+    }
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    let mut evicted_count = 0;
+    for (id, weak) in names {
+        match snapshot.stack(weak) {
+            Ok(stack) => assert_eq!(check_frames(&stack.frames), id),
+            Err(_) => evicted_count += 1,
+        }
+    }
+    assert!((1000..5000).contains(&evicted_count), "{evicted_count}");
+}
