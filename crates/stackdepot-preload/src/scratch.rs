@@ -77,13 +77,20 @@ pub fn nested_frames_of(block: *mut Scratch) -> Option<*mut [u64; FRAME_ROOM]> {
     let blocks = chunk.blocks.load(Ordering::Acquire);
     let index = bit.trailing_zeros() as usize;
     // SAFETY: behind the chunk's blocks the mapping has as many buffers.
-    Some(unsafe { blocks.add(CHUNK_BLOCKS).cast::<[u64; FRAME_ROOM]>().add(index) })
+    Some(unsafe {
+        blocks
+            .add(CHUNK_BLOCKS)
+            .cast::<[u64; FRAME_ROOM]>()
+            .add(index)
+    })
 }
 
 /// After a jump out of a recording: what the unwinder was in the middle of is not used again.
 pub fn renew_unwinder(block: *mut Scratch) {
     // SAFETY: null, or the running thread's own block, of which nothing else is in use now.
-    let Some(scratch) = (unsafe { block.as_mut() }) else { return };
+    let Some(scratch) = (unsafe { block.as_mut() }) else {
+        return;
+    };
     if let Some(slot) = scratch.unwinder.take() {
         unwind::thread_end(slot);
     }

@@ -33,11 +33,18 @@ fn leaks_are_counted_exactly() {
     // Per thread one stack through `leak_a`; one through `leak_b`; the C library keeps a thread's block.
     assert!(amounts.contains(&(10, 10 * MIB as u64)), "{amounts:?}");
     assert_eq!(
-        amounts.iter().filter(|amount| **amount == (500, 32_000)).count(),
+        amounts
+            .iter()
+            .filter(|amount| **amount == (500, 32_000))
+            .count(),
         2,
         "{amounts:?}"
     );
-    assert_eq!(amounts.iter().map(|amount| amount.0).sum::<u64>(), 1011, "{amounts:?}");
+    assert_eq!(
+        amounts.iter().map(|amount| amount.0).sum::<u64>(),
+        1011,
+        "{amounts:?}"
+    );
     assert_eq!(found.ring_stats().events, 2_000_000 + 1011);
     assert_eq!(found.ring_stats().lapped + unrecorded(&found), 0);
     assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
@@ -55,7 +62,10 @@ fn every_form_of_c_is_one_event_and_failures_are_none() {
     assert_eq!(found.counters().get(Counter::Reallocs), 2);
     assert_eq!(live(&found), (0, 0));
     assert!(found.events().iter().all(|event| event.stack.is_some()));
-    let frees = found.events().iter().filter(|event| event.kind == EventKind::Free);
+    let frees = found
+        .events()
+        .iter()
+        .filter(|event| event.kind == EventKind::Free);
     assert!(frees.clone().count() == 11 && frees.clone().all(|free| free.other_stack.is_some()));
 }
 
@@ -159,8 +169,16 @@ fn recorder_may_be_interrupted_left_and_forked_at_any_point() {
     place.record(&program, &[], RUN_BYTES);
     let found = snapshot(&place.first());
     // A jump out of a hook loses at most the event that it cut off; the next ones are recorded.
-    assert!(found.ring_stats().events > 10_000, "{:?}", found.ring_stats());
-    assert!(unrecorded(&found) < 1000, "{} events unrecorded", unrecorded(&found));
+    assert!(
+        found.ring_stats().events > 10_000,
+        "{:?}",
+        found.ring_stats()
+    );
+    assert!(
+        unrecorded(&found) < 1000,
+        "{} events unrecorded",
+        unrecorded(&found)
+    );
     assert_eq!(found.counters().get(Counter::Threads), 1);
 }
 
@@ -180,14 +198,21 @@ fn libraries_come_and_go() {
     let place = Place::new("dlopens");
     let program = place.compile("dlopens.c");
     let plugin = place.compile("plugin.c");
-    place.record(&program, &[plugin.to_str().expect("a plain path")], RUN_BYTES);
+    place.record(
+        &program,
+        &[plugin.to_str().expect("a plain path")],
+        RUN_BYTES,
+    );
     let found = snapshot(&place.first());
     let plugins = found
         .modules()
         .iter()
         .filter(|module| module.path.ends_with(b"plugin"))
         .count();
-    assert!((1..500).contains(&plugins), "{plugins} entries for one file");
+    assert!(
+        (1..500).contains(&plugins),
+        "{plugins} entries for one file"
+    );
     assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
 }
 

@@ -36,7 +36,10 @@ fn library() -> &'static Path {
 /// `.../target`, from where the test itself lies: `target/debug/deps/NAME`.
 fn workspace_target() -> PathBuf {
     let test = std::env::current_exe().expect("the test has a path");
-    test.ancestors().nth(3).expect("three folders up").to_path_buf()
+    test.ancestors()
+        .nth(3)
+        .expect("three folders up")
+        .to_path_buf()
 }
 
 /// A folder for one test, emptied before and removed after.
