@@ -89,15 +89,15 @@ fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
             cargo.env_remove(name);
         }
     }
-    // Small to write at every first run, fast in the program's allocator; a hook never panics.
+    // Small to write at every first run, fast in the program's allocator. Panics stay unwinding:
+    // with `abort` a C++ exception that passes through a hook would end the program.
     cargo
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
         .env("CARGO_PROFILE_RELEASE_LTO", "fat")
         .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
-        .env("CARGO_PROFILE_RELEASE_PANIC", "abort");
-    // The hooks' own frames are walked by frame pointer, so every function needs one.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", "-Cforce-frame-pointers=yes");
+        .env("CARGO_PROFILE_RELEASE_PANIC", "unwind")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
     let status = cargo
         .status()
         .unwrap_or_else(|error| panic!("cannot run cargo: {error}"));

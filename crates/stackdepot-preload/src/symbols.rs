@@ -199,12 +199,10 @@ fn find() -> Option<&'static Real> {
         return None;
     }
     let table = look_up()?;
-    // The program must not find our misses: the first call takes the message, the second frees it.
-    // SAFETY: no arguments; the messages are not looked at.
-    unsafe {
-        libc::dlerror();
-        libc::dlerror();
-    }
+    // The program must not find our misses in dlerror(): a look-up that succeeds forgets them.
+    // dlerror() itself would translate its message, and a program's first malloc may come from
+    // inside setlocale(), whose lock the translation takes.
+    next(c"free");
     // SAFETY: only the one that moved PROGRESS to LOOKING gets here.
     let real = unsafe { (*TABLE.0.get()).write(table) };
     // ORDERING: Release, partner: the Acquire in `real`.
