@@ -152,9 +152,8 @@ impl Mapping {
         let clock = ClockPair::now();
         header.clock_start.store(&clock);
         header.clock_last.store(&clock);
-        // ORDERING: Release: who reads the magic reads a complete file; partner: `map_ledger` and the
-        // readers, which look at the magic by `pread` before anything else.
-        header.magic.store(MAGIC, Ordering::Release);
+        // The name comes after it: who finds the file finds it complete.
+        header.magic.store(MAGIC, relaxed);
     }
 
     /// Who writes the file from now on.

@@ -6,6 +6,8 @@
 use core::ffi::CStr;
 use core::ptr::NonNull;
 
+use crate::process::Text;
+
 /// The error number of a system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Errno(pub i32);
@@ -77,6 +79,44 @@ pub(crate) fn unlink(path: &CStr) -> Result<(), Errno> {
     unsafe { call(libc::SYS_unlinkat, arguments) }.map(drop)
 }
 
+/// Gives a file a second name; fails when there is anything of that name.
+pub(crate) fn link(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    link_at(path, name, 0)
+}
+
+/// Gives an open file a name, also one that has none; fails when there is anything of that name.
+pub(crate) fn link_open_file(fd: &Fd, name: &CStr) -> Result<(), Errno> {
+    let mut buffer = [0u8; 48];
+    let mut text = Text::new(&mut buffer);
+    // The thread's own: threads need not share their descriptors.
+    text.push(b"/proc/thread-self/fd/");
+    text.push_number(fd.0 as u64);
+    let path = text.finish().ok_or(Errno(libc::ENAMETOOLONG))?;
+    link_at(path, name, libc::AT_SYMLINK_FOLLOW)
+}
+
+fn link_at(path: &CStr, name: &CStr, flags: i32) -> Result<(), Errno> {
+    let here = libc::AT_FDCWD as usize;
+    let (path, name) = (path.as_ptr() as usize, name.as_ptr() as usize);
+    // SAFETY: terminated strings that outlive the call.
+    unsafe {
+        call(
+            libc::SYS_linkat,
+            [here, path, here, name, flags as usize, 0],
+        )
+    }
+    .map(drop)
+}
+
+/// Renames a file; fails when there is anything of that name, and where a file system cannot tell.
+pub(crate) fn rename_to_free_name(path: &CStr, name: &CStr) -> Result<(), Errno> {
+    let here = libc::AT_FDCWD as usize;
+    let (path, name) = (path.as_ptr() as usize, name.as_ptr() as usize);
+    let flags = libc::RENAME_NOREPLACE as usize;
+    // SAFETY: terminated strings that outlive the call.
+    unsafe { call(libc::SYS_renameat2, [here, path, here, name, flags, 0]) }.map(drop)
+}
+
 /// Type and permission bits, owner and size of an open file.
 pub(crate) struct FileStatus {
     pub(crate) is_regular: bool,
@@ -105,6 +145,11 @@ pub(crate) fn effective_uid() -> u32 {
 pub(crate) fn pid() -> u32 {
     // SAFETY: no arguments.
     unsafe { call(libc::SYS_getpid, [0; 6]) }.unwrap_or(0) as u32
+}
+
+pub(crate) fn thread_id() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { call(libc::SYS_gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
 pub(crate) fn parent_pid() -> u32 {

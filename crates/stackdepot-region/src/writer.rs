@@ -5,7 +5,8 @@
 //! The descriptor is closed after mapping, so that a daemon that closes everything closes nothing of
 //! ours; the kernel keeps the file's lock with the mapping. Owns two invariants: no store ever
 //! reaches a page that the file system has not set aside (no SIGBUS on a full disk), and one process
-//! writes a file: it is made with O_EXCL, and opened again only under the lock.
+//! writes a file: a file gets its name when it is complete, as the only one of that name (`birth`), and
+//! it is opened again only under the lock.
 #![allow(unsafe_code)] // lays typed sections over mapped memory
 
 use core::ffi::CStr;
@@ -15,6 +16,7 @@ use stackdepot::Depot;
 use stackdepot::live::LiveTable;
 use stackdepot::ring::Ring;
 
+use crate::birth::NewFile;
 use crate::counters::Counters;
 use crate::error::CreateError;
 use crate::format::{FORMAT_VERSION, FileHeader, HEADER_BYTES, LEDGER_OFFSET, MAGIC};
@@ -25,8 +27,6 @@ use crate::plan::{child_file_bytes, first_file_bytes, plan};
 use crate::process::ProcessId;
 use crate::sys::{self, Errno, Fd};
 
-/// A first file that its maker does not complete within so many milliseconds is given up.
-const COMPLETION_LIMIT_MS: u32 = 500;
 /// Names that are taken are tried past this often.
 const NAME_LIMIT: usize = 8;
 
@@ -84,27 +84,16 @@ unsafe impl Send for RegionWriter {}
 unsafe impl Sync for RegionWriter {}
 
 impl RegionWriter {
-    /// Makes a new file at `path` and maps it. The file is removed again if anything fails.
+    /// Makes a new file at `path` and maps it. Nothing is left if anything fails.
     ///
     /// # Errors
     /// See [`CreateError`]; `Exists` if anything is at `path`, a dangling link too.
     pub fn create(path: &CStr, options: &CreateOptions) -> Result<RegionWriter, CreateError> {
-        let bytes = usize::try_from(options.file_bytes).unwrap_or(usize::MAX);
-        let plan = plan(bytes)?;
-        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
-        let fd = sys::open(path, flags, 0o600).map_err(|errno| match errno {
-            Errno(libc::EEXIST) => CreateError::Exists,
-            other => CreateError::Open(other),
-        })?;
-        let made = Mapping::of_new_file(&fd, &plan).and_then(|mapping| {
-            let writer = mapping.initialise(&plan, options);
-            writer.inspect_err(|_| mapping.remove())
-        });
-        // The path is ours: O_EXCL made it, and nobody else's file can have taken its place but by
-        // someone who may remove it anyway.
-        made.inspect_err(|_| {
-            let _ = sys::unlink(path);
-        })
+        match make(path, options, NewFile::unnamed) {
+            // Not every file system has files without a name, nor every container a /proc.
+            Err(CreateError::Open(_)) => make(path, options, NewFile::temporary),
+            made => made,
+        }
     }
 
     /// Gets a file for the calling process: the run's first one if nobody made it yet, else a later one.
@@ -118,17 +107,22 @@ impl RegionWriter {
         run_bytes: u64,
         max_frames: u32,
     ) -> Result<RegionWriter, CreateError> {
-        let options = CreateOptions {
-            file_bytes: first_file_bytes(run_bytes),
-            run_bytes,
-            is_child: false,
-            max_frames,
+        // First of all: a run has one first file, and its later processes must not set aside its bytes.
+        let ledger = match map_ledger(first_path) {
+            Err(CreateError::Open(Errno(libc::ENOENT))) => {
+                let options = CreateOptions {
+                    file_bytes: first_file_bytes(run_bytes),
+                    run_bytes,
+                    is_child: false,
+                    max_frames,
+                };
+                match RegionWriter::create(first_path, &options) {
+                    Err(CreateError::Exists) => map_ledger(first_path)?,
+                    made => return made,
+                }
+            }
+            found => found?,
         };
-        match RegionWriter::create(first_path, &options) {
-            Err(CreateError::Exists) => {}
-            other => return other,
-        }
-        let ledger = map_ledger(first_path)?;
         RegionWriter::create_child(ledger, first_path, max_frames)
     }
 
@@ -183,6 +177,23 @@ impl RegionWriter {
     }
 }
 
+/// Makes a file that `begin` begins; the name comes last.
+fn make<'p>(
+    path: &'p CStr,
+    options: &CreateOptions,
+    begin: fn(&'p CStr) -> Result<NewFile<'p>, CreateError>,
+) -> Result<RegionWriter, CreateError> {
+    let bytes = usize::try_from(options.file_bytes).unwrap_or(usize::MAX);
+    let plan = plan(bytes)?;
+    let file = begin(path)?;
+    let mapping = Mapping::of_new_file(file.fd(), &plan)?;
+    let made = mapping.initialise(&plan, options).and_then(|writer| {
+        file.publish()?;
+        Ok(writer)
+    });
+    made.inspect_err(|_| mapping.remove())
+}
+
 fn make_child(
     ledger: &'static Ledger,
     first_path: &CStr,
@@ -214,40 +225,27 @@ fn make_child(
     Err(CreateError::Exists)
 }
 
-/// Maps the ledger of a run's first file, once its maker has completed it.
+/// Maps the ledger of a run's first file.
 ///
 /// # Errors
-/// `NotARun` when that is no region file of this user, or stays incomplete.
+/// `Open` when there is no such file; `NotARun` when it is no region file of this user.
 pub fn map_ledger(first_path: &CStr) -> Result<&'static Ledger, CreateError> {
-    for waited_ms in 0..COMPLETION_LIMIT_MS {
-        let fd =
-            sys::open(first_path, libc::O_RDWR | libc::O_NONBLOCK, 0).map_err(CreateError::Open)?;
-        let status = sys::status(&fd).map_err(CreateError::Open)?;
-        if !status.is_regular || status.uid != sys::effective_uid() {
-            return Err(CreateError::NotARun);
-        }
-        let mut words = [0u8; 32];
-        let length = sys::read_at(&fd, &mut words, 0).map_err(CreateError::Open)?;
-        let word =
-            |index: usize| crate::format::word_at(words.get(..length).unwrap_or(&[]), index * 8);
-        if word(0) == Some(MAGIC) {
-            let is_whole = word(1) == Some(FORMAT_VERSION)
-                && word(3)
-                    .is_some_and(|bytes| bytes >= HEADER_BYTES as u64 && bytes <= status.bytes);
-            return match is_whole {
-                true => map_ledger_page(&fd),
-                false => Err(CreateError::NotARun),
-            };
-        }
-        if word(0).is_some_and(|magic| magic != 0) {
-            return Err(CreateError::NotARun);
-        }
-        drop(fd);
-        if waited_ms + 1 < COMPLETION_LIMIT_MS {
-            sys::sleep(1);
-        }
+    let fd =
+        sys::open(first_path, libc::O_RDWR | libc::O_NONBLOCK, 0).map_err(CreateError::Open)?;
+    let status = sys::status(&fd).map_err(CreateError::Open)?;
+    if !status.is_regular || status.uid != sys::effective_uid() {
+        return Err(CreateError::NotARun);
     }
-    Err(CreateError::NotARun)
+    let mut words = [0u8; 32];
+    let length = sys::read_at(&fd, &mut words, 0).map_err(CreateError::Open)?;
+    let word = |index: usize| crate::format::word_at(words.get(..length).unwrap_or(&[]), index * 8);
+    let is_whole = word(0) == Some(MAGIC)
+        && word(1) == Some(FORMAT_VERSION)
+        && word(3).is_some_and(|bytes| bytes >= HEADER_BYTES as u64 && bytes <= status.bytes);
+    match is_whole {
+        true => map_ledger_page(&fd),
+        false => Err(CreateError::NotARun),
+    }
 }
 
 fn map_ledger_page(fd: &Fd) -> Result<&'static Ledger, CreateError> {

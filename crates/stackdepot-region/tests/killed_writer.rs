@@ -105,9 +105,10 @@ fn file_of_a_killed_process_is_read_whole() {
 }
 
 #[test]
-fn process_killed_while_it_makes_a_file_leaves_no_region_file_that_misleads() {
+fn process_killed_while_it_makes_a_file_leaves_a_whole_one_or_none() {
     let directory = Directory::new();
     let mut random = Random(777);
+    let mut made_count = 0;
     for round in 0..60 {
         let path = directory.path(&format!("file{round}"));
         let name = c_path(&path);
@@ -117,11 +118,20 @@ fn process_killed_while_it_makes_a_file_leaves_no_region_file_that_misleads() {
         });
         std::thread::sleep(Duration::from_micros(random.below(6_000)));
         kill_and_wait(pid);
-        match RegionFile::open(&path) {
-            Ok(file) => assert!(file.snapshot().unwrap().problems().is_empty()),
-            Err(error) => assert!(!error.to_string().contains("damaged"), "{error}"),
+        let left = std::fs::read_dir(directory.path("")).unwrap().count();
+        let is_made = path.exists();
+        if is_made {
+            let file = RegionFile::open(&path).unwrap();
+            assert!(file.snapshot().unwrap().problems().is_empty());
+            std::fs::remove_file(&path).unwrap();
+            made_count += 1;
+        }
+        // Memory file systems have files without a name; elsewhere a killed maker leaves one.
+        if Path::new("/dev/shm").is_dir() {
+            assert_eq!(left, usize::from(is_made));
         }
     }
+    assert!((1..60).contains(&made_count), "{made_count}");
 }
 
 #[test]
