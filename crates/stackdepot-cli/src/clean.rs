@@ -3,16 +3,18 @@
 //! Only region files go, and never one that a live process writes.
 
 use std::fmt::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::locate::{OldRun, old_runs};
 
 use crate::args::CleanArguments;
-use crate::failure::Failure;
-use crate::run::reason;
-use crate::{output, text};
+use crate::failure::{Failure, reason};
+use crate::{output, processes, text};
 
 /// Lists and removes.
 ///
@@ -44,7 +46,7 @@ fn clean_runs(dry_run: bool) -> Result<ExitCode, Failure> {
     let mut text = String::new();
     let (mut count, mut bytes) = (0u64, 0u64);
     for run in old_runs() {
-        if run.is_running || is_starting(&run) {
+        if run.is_running || is_in_use(&run) {
             let _ = writeln!(text, "in use   {}", run.directory.display());
             continue;
         }
@@ -72,20 +74,15 @@ fn clean_runs(dry_run: bool) -> Result<ExitCode, Failure> {
     output::print(&text)
 }
 
-/// A directory is called after its `run`, which may not have started the program yet, or may be
-/// about to move the files.
-fn is_starting(run: &OldRun) -> bool {
-    // The directory of the preload library is no run; as long as it is there it is of use.
-    let name = run
-        .directory
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy();
-    let Some((pid, _)) = name.split_once('-') else {
-        return true;
-    };
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|comm| comm.trim() == "stackdepot")
+/// Whether a `run` still has the directory locked, or a process of the run is alive.
+fn is_in_use(run: &OldRun) -> bool {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = rustix::fs::open(&run.directory, flags, Mode::empty())
+        .and_then(|handle| rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive));
+    // The directory of the preload library is in use while a live process would preload it again.
+    let mut inside = run.directory.as_os_str().as_bytes().to_vec();
+    inside.push(b'/');
+    lock == Err(Errno::WOULDBLOCK) || processes::user_of(&inside).is_some()
 }
 
 fn line(dry_run: bool, path: &Path, size: u64) -> String {

@@ -19,13 +19,13 @@ const DEFAULT_LAST: usize = 20;
 const SHOWN_CALLS: usize = 4;
 
 #[derive(Serialize)]
-struct Document {
+struct Document<R: Serialize> {
     format: u32,
     program: String,
     pid: u32,
     total: u64,
     overwritten: u64,
-    events: Vec<Row>,
+    events: R,
 }
 
 #[derive(Serialize)]
@@ -58,13 +58,6 @@ pub fn perform(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
         .take(most)
         .copied()
         .collect();
-    let mut progress = Progress::new("looking up names");
-    let mut rows = Vec::with_capacity(events.len());
-    for (index, event) in events.iter().enumerate() {
-        progress.show(index, events.len());
-        rows.push(row(&mut recording, event));
-    }
-    drop(progress);
     let done = if arguments.json {
         let ring = recording.snapshot.ring_stats();
         json::print(&Document {
@@ -73,13 +66,23 @@ pub fn perform(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
             pid: recording.info().pid,
             total: ring.events,
             overwritten: ring.overwritten,
-            events: rows,
+            events: json::Rows::new(rows(&mut recording, &events)),
         })
     } else {
+        let rows = rows(&mut recording, &events).collect::<Vec<_>>();
         output::print(&list(&recording, &rows))
     };
     recording.note_gaps();
     done
+}
+
+/// The rows, looked up when they are asked for.
+fn rows<'a>(recording: &'a mut Recording, events: &'a [Event]) -> impl Iterator<Item = Row> + 'a {
+    let mut progress = Progress::new("looking up names");
+    events.iter().enumerate().map(move |(index, event)| {
+        progress.show(index, events.len());
+        row(recording, event)
+    })
 }
 
 fn row(recording: &mut Recording, event: &Event) -> Row {

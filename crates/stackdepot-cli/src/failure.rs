@@ -39,6 +39,18 @@ impl Failure {
     }
 }
 
+/// The text of an I/O error without Rust's `(os error N)`.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut characters = text.chars();
+    let first = characters
+        .next()
+        .map(|c| c.to_lowercase().to_string())
+        .unwrap_or_default();
+    first + characters.as_str()
+}
+
 /// Keeps what foreign text (a path, a program's name) could put into an error on one line.
 fn one_line(text: &str) -> String {
     text.chars()

@@ -11,6 +11,7 @@ mod events;
 mod failure;
 mod json;
 mod output;
+mod processes;
 mod recording;
 mod replay;
 mod report;
@@ -28,7 +29,7 @@ use clap::Parser;
 use clap::error::{Error, ErrorKind};
 
 use crate::args::{Arguments, Verb};
-use crate::failure::Failure;
+use crate::failure::{CANNOT_RECORD, Failure};
 
 fn main() -> ExitCode {
     let done = match Arguments::try_parse() {
@@ -66,18 +67,24 @@ fn usage(error: &Error) -> Result<ExitCode, Failure> {
             let _ = error.print();
             Ok(ExitCode::FAILURE)
         }
-        _ => {
-            let text = error.to_string();
-            let complaint: Vec<&str> = text
-                .lines()
-                .take_while(|line| !line.is_empty())
-                .map(str::trim)
-                .collect();
-            let complaint = complaint.join(" ");
-            let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
-            Err(Failure::new(format_args!(
-                "{complaint} (see `stackdepot --help`)"
-            )))
-        }
+        _ => Err(complaint(error)),
     }
+}
+
+fn complaint(error: &Error) -> Failure {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let complaint = lines.map(str::trim).collect::<Vec<_>>().join(" ");
+    let complaint = complaint.strip_prefix("error: ").unwrap_or(&complaint);
+    if std::env::args_os().nth(1).is_none_or(|verb| verb != "run") {
+        return Failure::new(format_args!("{complaint} (see `stackdepot --help`)"));
+    }
+    // The status of a `run` that failed is never one that its program could have meant.
+    let has_dashes = std::env::args_os().any(|word| word == "--");
+    let advice = if has_dashes {
+        "see `stackdepot run --help`"
+    } else {
+        "write `--` before the program: stackdepot run -- PROGRAM ARGS..."
+    };
+    Failure::with_status(CANNOT_RECORD, format_args!("{complaint} ({advice})"))
 }

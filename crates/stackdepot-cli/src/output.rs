@@ -4,8 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::failure::Failure;
-use crate::run::reason;
+use crate::failure::{Failure, reason};
 use crate::text::plain;
 
 /// Writes a whole text. A reader that closed the pipe (`| head`) has what it wanted.
@@ -13,11 +12,16 @@ use crate::text::plain;
 /// # Errors
 /// Anything else that keeps the text from being written.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
+    stream(|stdout| stdout.write_all(text.as_bytes()))
+}
+
+/// Writes piece by piece what need not be in memory at once.
+///
+/// # Errors
+/// As [`print`].
+pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode, Failure> {
+    let mut stdout = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    match write(&mut stdout).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(Failure::new(format_args!(

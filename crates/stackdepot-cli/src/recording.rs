@@ -3,16 +3,20 @@
 //! [`Recording`] holds the copy; [`Trace`] is one allocation or free with thread, time and frames.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
 use stackdepot::WeakHandle;
+use stackdepot::live::Sampling;
 use stackdepot_region::counters::Counter;
-use stackdepot_region::reader::snapshot::{Amount, Skipped, Snapshot};
+use stackdepot_region::reader::locate::TargetError;
+use stackdepot_region::reader::snapshot::{Amount, BlockRecord, Skipped, Snapshot};
 use stackdepot_region::reader::{Info, RegionFile, open_file_or_pid};
 
 use crate::failure::Failure;
 use crate::output;
+use crate::processes::mapped_recording;
 use crate::symbols::{Frame, Symbols};
 use crate::text::plain;
 
@@ -67,7 +71,15 @@ impl Recording {
     /// # Errors
     /// One line: no such file or process, no region file, or damaged beyond reading.
     pub fn open(target: &OsStr) -> Result<Recording, Failure> {
-        Recording::read(&open_file_or_pid(target).map_err(Failure::new)?)
+        let file = match open_file_or_pid(target) {
+            // It may write a file of `-o`, which lies anywhere.
+            Err(error @ (TargetError::NotRecorded(pid) | TargetError::OtherUser(pid))) => {
+                let path = mapped_recording(pid).ok_or_else(|| Failure::new(error))?;
+                RegionFile::open(&path).map_err(Failure::new)?
+            }
+            found => found.map_err(Failure::new)?,
+        };
+        Recording::read(&file)
     }
 
     /// Opens a file.
@@ -108,7 +120,7 @@ impl Recording {
             .info()
             .command
             .iter()
-            .map(|word| quote(&String::from_utf8_lossy(word)));
+            .map(|word| shell_word(OsStr::from_bytes(word)));
         plain(&words.collect::<Vec<_>>().join(" "))
     }
 
@@ -127,29 +139,42 @@ impl Recording {
         }
     }
 
-    /// What is live: by stack, and the blocks whose stack could not be saved.
+    /// What is live: by stack, and the blocks whose stack was refused.
     pub fn live(&self) -> Amount {
-        let mut live = Amount::default();
-        for stack in self.snapshot.stacks() {
-            live.count = live.count.saturating_add(stack.live.count);
-            live.bytes = live.bytes.saturating_add(stack.live.bytes);
-        }
-        live
+        self.snapshot
+            .stacks()
+            .fold(self.without_stack(), |sum, stack| add(sum, stack.live))
     }
 
-    /// What was ever allocated with a stack: by stored stacks, and by those that were evicted.
+    /// Live blocks whose stack was refused: `lost` counts the refusals.
+    pub fn without_stack(&self) -> Amount {
+        let blocks = self.snapshot.live_blocks().iter();
+        let scaled = |record: &BlockRecord, number: u64| {
+            let sum = u128::from(number) * u128::from(record.factor) / u128::from(Sampling::ONE);
+            u64::try_from(sum).unwrap_or(u64::MAX)
+        };
+        blocks.filter(|record| record.block.stack.is_none()).fold(
+            Amount::default(),
+            |sum, record| {
+                let count = scaled(record, 1);
+                let bytes = scaled(record, record.block.size);
+                add(sum, Amount { count, bytes })
+            },
+        )
+    }
+
+    /// What was ever allocated: by stored stacks, by those that were evicted, and what is live
+    /// though its stack was refused.
     pub fn total(&self) -> Amount {
         let evicted = self
             .snapshot
             .depot_stats()
             .map_or([0; 4], |depot| depot.evicted_payload);
         let [count, bytes, ..] = evicted;
+        let start = add(self.without_stack(), Amount { count, bytes });
         self.snapshot
             .stacks()
-            .fold(Amount { count, bytes }, |sum, stack| Amount {
-                count: sum.count.saturating_add(stack.total.count),
-                bytes: sum.bytes.saturating_add(stack.total.bytes),
-            })
+            .fold(start, |sum, stack| add(sum, stack.total))
     }
 
     /// What was lost.
@@ -199,6 +224,10 @@ impl Recording {
 impl Lost {
     /// Every loss but `overwritten`, which a bounded ring always has: number and words.
     pub fn worth_telling(&self) -> Vec<(u64, &'static str)> {
+        self.of_process().into_iter().chain(self.of_run()).collect()
+    }
+
+    fn of_process(&self) -> Vec<(u64, &'static str)> {
         let all = [
             (self.full, "stacks refused (everything held)"),
             (self.contended, "stacks refused (contended)"),
@@ -207,6 +236,13 @@ impl Lost {
             (self.live_table_full, "live blocks without a place"),
             (self.lapped, "events lapped in the ring"),
             (self.unrecorded, "events not recorded"),
+        ];
+        all.into_iter().filter(|(number, _)| *number > 0).collect()
+    }
+
+    /// What the first process's file says of the run as a whole.
+    pub fn of_run(&self) -> Vec<(u64, &'static str)> {
+        let all = [
             (self.children_unrecorded, "processes not recorded"),
             (self.children_removed, "files of ended processes removed"),
         ];
@@ -214,13 +250,30 @@ impl Lost {
     }
 }
 
-/// Single quotes where a shell would change the word.
-fn quote(word: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
+fn add(sum: Amount, more: Amount) -> Amount {
+    Amount {
+        count: sum.count.saturating_add(more.count),
+        bytes: sum.bytes.saturating_add(more.bytes),
     }
-    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A word so that a shell reads it back: as it is, quoted, or `$'...'` with bytes that are no text.
+pub fn shell_word(word: &OsStr) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.chars().all(is_plain) => text.to_owned(),
+        Some(text) if !text.chars().any(char::is_control) => {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+        _ => {
+            let bytes = word.as_bytes().iter();
+            let escaped: String = bytes
+                .flat_map(|byte| std::ascii::escape_default(*byte))
+                .map(char::from)
+                .collect();
+            format!("$'{escaped}'")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -229,9 +282,13 @@ mod tests {
 
     #[test]
     fn words_are_quoted_for_a_shell() {
+        let quote = |word: &str| shell_word(OsStr::new(word));
         assert_eq!(quote("a-b.c"), "a-b.c");
         assert_eq!(quote("select 1"), "'select 1'");
         assert_eq!(quote("it's"), r"'it'\''s'");
         assert_eq!(quote(""), "''");
+        assert_eq!(quote("für"), "'für'");
+        assert_eq!(quote("a\nb\x1b'"), r"$'a\nb\x1b\''");
+        assert_eq!(shell_word(OsStr::from_bytes(b"o\xfe.rec")), r"$'o\xfe.rec'");
     }
 }

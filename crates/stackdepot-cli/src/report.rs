@@ -21,7 +21,7 @@ const DEFAULT_TOP: usize = 10;
 const MOST_FRAMES: usize = 40;
 
 #[derive(Serialize)]
-struct Document {
+struct Document<R: Serialize> {
     format: u32,
     program: String,
     pid: u32,
@@ -31,11 +31,19 @@ struct Document {
     sampled: bool,
     lost: Lost,
     live: Live,
-    stacks: Vec<Row>,
+    stacks: R,
 }
 
 #[derive(Serialize)]
 struct Live {
+    count: u64,
+    bytes: u64,
+    without_stack: WithoutStack,
+}
+
+/// Part of the live blocks: those whose stack was refused, so that no entry of `stacks` has them.
+#[derive(Serialize)]
+struct WithoutStack {
     count: u64,
     bytes: u64,
 }
@@ -66,10 +74,10 @@ pub fn perform(arguments: &ReportArguments) -> Result<ExitCode, Failure> {
     }
     let stack_count = stacks.len();
     stacks.truncate(most);
-    let frames = symbolize(&mut recording, &stacks);
     let done = if arguments.json {
-        json::print(&document(&recording, &stacks, frames))
+        print_document(&mut recording, &stacks)
     } else {
+        let frames = symbolize(&mut recording, &stacks).collect::<Vec<_>>();
         output::print(&list(
             &recording,
             arguments.by,
@@ -82,26 +90,21 @@ pub fn perform(arguments: &ReportArguments) -> Result<ExitCode, Failure> {
     done
 }
 
-fn symbolize(recording: &mut Recording, stacks: &[StackRecord]) -> Vec<Vec<Frame>> {
+/// The frames of each stack, looked up when they are asked for.
+fn symbolize<'a>(
+    recording: &'a mut Recording,
+    stacks: &'a [StackRecord],
+) -> impl Iterator<Item = Vec<Frame>> + 'a {
     let mut progress = Progress::new("looking up names");
-    let mut frames = Vec::with_capacity(stacks.len());
-    for (index, stack) in stacks.iter().enumerate() {
+    stacks.iter().enumerate().map(move |(index, stack)| {
         progress.show(index, stacks.len());
-        frames.push(recording.frames(Some(stack.weak), None));
-    }
-    frames
+        recording.frames(Some(stack.weak), None)
+    })
 }
 
-fn document(recording: &Recording, stacks: &[StackRecord], frames: Vec<Vec<Frame>>) -> Document {
-    let live = recording.live();
-    let rows = stacks.iter().zip(frames).map(|(stack, frames)| Row {
-        live_count: stack.live.count,
-        live_bytes: stack.live.bytes,
-        total_count: stack.total.count,
-        total_bytes: stack.total.bytes,
-        frames,
-    });
-    Document {
+fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<ExitCode, Failure> {
+    let (live, without_stack) = (recording.live(), recording.without_stack());
+    json::print(&Document {
         format: json::FORMAT,
         program: recording.program(),
         pid: recording.info().pid,
@@ -113,9 +116,21 @@ fn document(recording: &Recording, stacks: &[StackRecord], frames: Vec<Vec<Frame
         live: Live {
             count: live.count,
             bytes: live.bytes,
+            without_stack: WithoutStack {
+                count: without_stack.count,
+                bytes: without_stack.bytes,
+            },
         },
-        stacks: rows.collect(),
-    }
+        stacks: json::Rows::new(stacks.iter().zip(symbolize(recording, stacks)).map(
+            |(stack, frames)| Row {
+                live_count: stack.live.count,
+                live_bytes: stack.live.bytes,
+                total_count: stack.total.count,
+                total_bytes: stack.total.bytes,
+                frames,
+            },
+        )),
+    })
 }
 
 fn list(
@@ -148,7 +163,7 @@ fn list(
 }
 
 /// `sqlite3 my.db (pid 4711), ended`
-fn title(recording: &Recording) -> String {
+pub fn title(recording: &Recording) -> String {
     let info = recording.info();
     let state = match (info.is_running, info.state, info.signal) {
         (true, ..) => "running".to_owned(),
@@ -159,7 +174,8 @@ fn title(recording: &Recording) -> String {
             format!("died from signal {signal}{at}")
         }
         (false, RunState::Ended, _) => "ended".to_owned(),
-        (false, ..) => "killed".to_owned(),
+        // Neither its exit handlers nor a fault told of the end.
+        (false, ..) => "ended by _exit or a signal".to_owned(),
     };
     let command = recording.command();
     let command = if command.is_empty() {
@@ -190,6 +206,15 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
             ""
         },
     );
+    let without_stack = recording.without_stack();
+    if without_stack.count > 0 {
+        let _ = writeln!(
+            text,
+            "       of these {about}{} in {about}{} whose stack was refused",
+            text::bytes(without_stack.bytes),
+            text::counted(without_stack.count, "block"),
+        );
+    }
     let _ = writeln!(
         text,
         "total  {} in {}, {} events",
@@ -213,7 +238,12 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
             .into_iter()
             .filter(|(number, _)| *number > 0),
     );
-    write_numbers(text, "lost ", recording.lost().worth_telling().into_iter());
+    write_lost(text, recording.lost().worth_telling());
+}
+
+/// One line for each loss.
+pub fn write_lost(text: &mut String, lost: Vec<(u64, &'static str)>) {
+    write_numbers(text, "lost ", lost.into_iter());
 }
 
 fn write_numbers(

@@ -75,7 +75,10 @@ pub fn describe(frame: &Frame) -> String {
 
 /// `function`, or `module+offset` where there is no name.
 pub fn short(frame: &Frame) -> String {
-    frame.function.clone().unwrap_or_else(|| place(frame))
+    frame
+        .function
+        .as_deref()
+        .map_or_else(|| place(frame), str::to_owned)
 }
 
 fn place(frame: &Frame) -> String {

@@ -26,14 +26,14 @@ pub struct Frame {
     #[serde(serialize_with = "crate::json::address")]
     pub address: u64,
     /// The file that it lies in.
-    pub module: Option<String>,
+    pub module: Option<Rc<str>>,
     /// The address in that file's own numbering, as addr2line takes it.
     #[serde(serialize_with = "crate::json::optional_address")]
     pub offset: Option<u64>,
     /// The function, demangled.
-    pub function: Option<String>,
+    pub function: Option<Rc<str>>,
     /// Its source file.
-    pub file: Option<String>,
+    pub file: Option<Rc<str>>,
     /// The line of the call.
     pub line: Option<u32>,
     /// Whether the function was inlined into the one of the next frame.
@@ -98,28 +98,24 @@ impl Symbols {
     }
 
     fn module_at(&self, call: u64, tsc: Option<u64>) -> Option<usize> {
-        let covers = |module: &&(usize, &Module)| {
-            (module.1.record.start..module.1.record.end).contains(&call)
+        let covering = || {
+            let modules = self.modules.iter().enumerate();
+            modules.filter(|(_, module)| (module.record.start..module.record.end).contains(&call))
         };
-        let candidates: Vec<_> = self.modules.iter().enumerate().collect();
-        let candidates: Vec<_> = candidates.iter().filter(covers).collect();
         let was_loaded = |record: &ModuleRecord, tsc| {
             record.loaded_tsc <= tsc && record.unloaded_tsc.is_none_or(|unloaded| tsc <= unloaded)
         };
-        let exact = tsc.and_then(|tsc| {
-            candidates
-                .iter()
-                .find(|(_, module)| was_loaded(&module.record, tsc))
-        });
+        let exact =
+            tsc.and_then(|tsc| covering().find(|(_, module)| was_loaded(&module.record, tsc)));
         let newest = || {
-            candidates.iter().max_by_key(|(_, module)| {
+            covering().max_by_key(|(_, module)| {
                 (
                     module.record.unloaded_tsc.is_none(),
                     module.record.loaded_tsc,
                 )
             })
         };
-        exact.or_else(newest).map(|(index, _)| *index)
+        exact.or_else(newest).map(|(index, _)| index)
     }
 
     fn look_up(&mut self, address: u64, call: u64, module: Option<usize>) -> Vec<Frame> {
@@ -136,7 +132,8 @@ impl Symbols {
         let bare = Frame {
             address,
             module: Some(plain(&String::from_utf8_lossy(&module.record.path)))
-                .filter(|path| !path.is_empty()),
+                .filter(|path| !path.is_empty())
+                .map(Rc::from),
             offset: Some(address.wrapping_sub(module.record.bias)),
             ..Frame::default()
         };
@@ -206,7 +203,7 @@ fn check_file(module: &Module) -> Result<(), Option<String>> {
     };
     // Never open a pipe or a device that a foreign file names.
     match std::fs::metadata(path) {
-        Err(error) => return fail(&crate::run::reason(&error)),
+        Err(error) => return fail(&crate::failure::reason(&error)),
         Ok(metadata) if !metadata.is_file() => return fail("not a regular file"),
         Ok(_) => {}
     }
@@ -223,8 +220,8 @@ fn check_file(module: &Module) -> Result<(), Option<String>> {
 /// Innermost first: the inlined calls, then the function that they were inlined into.
 fn frames_of(bare: &Frame, symbol: &Sym<'_>) -> Vec<Frame> {
     let frame = |name: &str, code: Option<&CodeInfo<'_>>, inlined| Frame {
-        function: Some(plain(name)),
-        file: code.map(|code| plain(&code.to_path().to_string_lossy())),
+        function: Some(plain(name).into()),
+        file: code.map(|code| plain(&code.to_path().to_string_lossy()).into()),
         line: code.and_then(|code| code.line),
         inlined,
         ..bare.clone()

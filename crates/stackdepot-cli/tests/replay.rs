@@ -87,7 +87,11 @@ fn accounts_add_up_with_every_hold_thread_count_and_size() {
                 assert_eq!((get("mismatches"), get("truncated")), (0, 0), "{figures:?}");
                 assert_eq!(get("unique_stacks"), STACKS);
                 assert!(get("stored_stacks") <= STACKS, "{figures:?}");
-                assert_eq!(get("new") - get("evicted"), get("stored_stacks"), "{figures:?}");
+                assert_eq!(
+                    get("new") - get("evicted"),
+                    get("stored_stacks"),
+                    "{figures:?}"
+                );
                 let expected = if hold == "lease" {
                     ring_expected(256, threads)
                 } else {

@@ -146,7 +146,10 @@ fn a_bounded_ring_over_a_small_depot_loses_nothing() {
             assert_eq!(figures.number("full"), 0, "{figures:?}");
             // Nothing needs to go where the whole corpus finds room (sqlite, kernel in 256K).
             let fits = figures.number("stored_stacks") == figures.number("unique_stacks");
-            assert!(figures.number("evicted") > 0 || (fits && threads == 2), "{figures:?}");
+            assert!(
+                figures.number("evicted") > 0 || (fits && threads == 2),
+                "{figures:?}"
+            );
         }
     }
 }

@@ -8,12 +8,15 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self as rfs, AtFlags, Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{geteuid, getpid};
+use stackdepot_region::reader::locate::own_runs_directory;
 
-use crate::failure::{CANNOT_RECORD, Failure};
+use crate::failure::{CANNOT_RECORD, Failure, reason};
+use crate::processes;
 
 /// The library that build.rs built.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libstackdepot_preload.so"));
@@ -28,7 +31,7 @@ pub fn extract() -> Result<PathBuf, Failure> {
     for directory in candidates() {
         match place(&directory, &name) {
             Ok(path) => return Ok(path),
-            Err(error) => refusals.push(format!("{}: {error}", directory.display())),
+            Err(error) => refusals.push(format!("{}: {}", directory.display(), reason(&error))),
         }
     }
     Err(Failure::with_status(
@@ -53,7 +56,7 @@ fn candidates() -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = Vec::new();
     directories.extend(variable("XDG_RUNTIME_DIR").map(|path| path.join("stackdepot")));
     directories.extend(cache.map(|path| path.join("stackdepot")));
-    directories.push(format!("/dev/shm/stackdepot-{uid}/lib").into());
+    directories.push(own_runs_directory().join("lib"));
     directories.push(format!("/tmp/stackdepot-{uid}").into());
     directories
 }
@@ -69,39 +72,87 @@ fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
         ));
     }
     let handle = open_private(directory)?;
+    check_parent(directory)?;
     let mount = rfs::fstatvfs(&handle)?;
     if mount.f_flag.contains(StatVfsMountFlags::NOEXEC) {
         return Err(io::Error::other("mounted noexec"));
     }
     if !is_in_place(&handle, name) {
         write(&handle, name)?;
+        remove_stale(directory, name);
     }
     Ok(path)
 }
 
-/// Opens a directory of mode 0700 that is ours, creating it where it is missing.
-pub fn open_private(directory: &Path) -> io::Result<OwnedFd> {
-    use std::os::unix::fs::DirBuilderExt;
-    if let Err(error) = std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-    {
-        // A dangling link or a file in its place: the open below says which.
-        if error.kind() != io::ErrorKind::AlreadyExists {
-            return Err(error);
+/// Libraries of other versions go, unless a live process would preload one into its children.
+fn remove_stale(directory: &Path, name: &str) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    for old in names.filter(|old| is_library(old) && old != name) {
+        let path = directory.join(old);
+        if processes::user_of(path.as_os_str().as_bytes()).is_none() {
+            // One that stays costs only its bytes.
+            let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn is_library(name: &str) -> bool {
+    let digest = name
+        .strip_prefix("libstackdepot-")
+        .and_then(|rest| rest.strip_suffix(".so"));
+    digest.is_some_and(|digest| {
+        digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
+}
+
+/// Opens a directory of mode 0700 that is ours, creating it where it is missing.
+///
+/// # Errors
+/// It cannot be made or opened, or is not ours.
+pub fn open_private(directory: &Path) -> io::Result<OwnedFd> {
+    make(directory)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rfs::open(directory, flags, Mode::empty())?;
     let stat = rfs::fstat(&handle)?;
     if stat.st_uid != geteuid().as_raw() {
-        return Err(io::Error::other("belongs to another user"));
+        return Err(io::Error::other("it belongs to another user"));
     }
     if stat.st_mode & 0o077 != 0 {
         rfs::fchmod(&handle, Mode::RWXU)?;
     }
     Ok(handle)
+}
+
+/// Who can rename the directory could put another one in its place after we looked.
+fn check_parent(directory: &Path) -> io::Result<()> {
+    let stat = rfs::stat(directory.parent().unwrap_or(Path::new("/")))?;
+    let is_sticky = stat.st_mode & 0o1000 != 0;
+    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+        return Err(io::Error::other("it lies in a directory of another user"));
+    }
+    if stat.st_mode & 0o002 != 0 && !is_sticky {
+        return Err(io::Error::other("everybody can rename it"));
+    }
+    Ok(())
+}
+
+/// Makes a directory, and the one that it lies in; more would be a home that is not there.
+fn make(directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.mode(0o700);
+    let make = |path: &Path| match builder.create(path) {
+        // A dangling link or a file in its place: whoever opens it is told.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    };
+    match (make(directory), directory.parent()) {
+        (Err(error), Some(parent)) if error.kind() == io::ErrorKind::NotFound => {
+            make(parent).and_then(|()| make(directory))
+        }
+        (made, _) => made,
+    }
 }
 
 /// Whether exactly our bytes lie there, in a file that only we can write.
@@ -183,6 +234,50 @@ mod tests {
         assert!(place(&link, "lib.so").is_err());
         std::fs::remove_file(&link).unwrap();
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn stale_libraries_go_when_one_is_written_and_nothing_else_does() {
+        let directory = scratch("stale");
+        std::fs::create_dir(&directory).unwrap();
+        let stale = "libstackdepot-0123456789abcdef.so";
+        let used = "libstackdepot-fedcba9876543210.so";
+        let others = ["libstackdepot-x.so", "notes"];
+        for name in [stale, used].iter().chain(&others) {
+            std::fs::write(directory.join(name), "x").unwrap();
+        }
+        let mut user = std::process::Command::new("sleep")
+            .arg("60")
+            .env("STACKDEPOT_TEST", directory.join(used))
+            .spawn()
+            .unwrap();
+        let placed = place(&directory, "libstackdepot-0000000000000000.so");
+        user.kill().unwrap();
+        user.wait().unwrap();
+        placed.unwrap();
+        assert!(!directory.join(stale).exists());
+        for name in [used].iter().chain(&others) {
+            assert!(directory.join(name).exists(), "{name}");
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_could_replace_is_refused() {
+        let parent = scratch("parent");
+        std::fs::create_dir(&parent).unwrap();
+        std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(place(&parent.join("inside"), "lib.so").is_err());
+        std::fs::set_permissions(&parent, PermissionsExt::from_mode(0o1777)).unwrap();
+        assert!(place(&parent.join("inside"), "lib.so").is_ok());
+        std::fs::remove_dir_all(&parent).unwrap();
+    }
+
+    #[test]
+    fn a_home_that_is_not_there_is_not_made() {
+        let home = scratch("home");
+        assert!(place(&home.join(".cache/stackdepot"), "lib.so").is_err());
+        assert!(!home.exists());
     }
 
     #[test]

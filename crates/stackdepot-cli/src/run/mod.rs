@@ -4,7 +4,9 @@
 //! (where the files go), `signals` (passed on), and at the end `summary`. The program keeps our
 //! stdin, stdout, stderr and working directory; its exit status becomes ours.
 
+mod elf;
 mod library;
+mod moving;
 mod place;
 mod preflight;
 mod signals;
@@ -19,13 +21,11 @@ use stackdepot_region::format::MAX_FILE_BYTES;
 use stackdepot_region::plan::MIN_FILE_BYTES;
 
 use crate::args::{RunArguments, parse_bytes};
-use crate::failure::{CANNOT_RECORD, Failure, NOT_EXECUTABLE, NOT_FOUND};
+use crate::failure::{CANNOT_RECORD, Failure, NOT_EXECUTABLE, NOT_FOUND, reason};
 use crate::text::bytes;
 use place::Place;
 use preflight::Program;
 use signals::Forwarder;
-
-pub use preflight::reason;
 
 /// The first process gets half, and no file is smaller than `MIN_FILE_BYTES`.
 const LEAST_RUN_BYTES: u64 = 2 * MIN_FILE_BYTES as u64;

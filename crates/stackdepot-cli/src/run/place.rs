@@ -4,33 +4,39 @@
 //! is room; the preload library creates the files in it. [`Place::settle`] moves what was recorded
 //! to `./stackdepot.<pid>` once every process of the run has ended.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{geteuid, getpid};
+use rustix::fs::FlockOperation;
+use rustix::process::getpid;
 use stackdepot_region::plan::first_file_bytes;
 use stackdepot_region::reader::RegionFile;
+use stackdepot_region::reader::locate::{RUNS_PARENT, own_runs_directory};
 
 use super::library::open_private;
-use super::preflight::reason;
-use crate::failure::{CANNOT_RECORD, Failure};
-use crate::text::bytes;
+use super::moving::{free_name, move_file};
+use crate::failure::{CANNOT_RECORD, Failure, reason};
+use crate::processes;
+use crate::text::{bytes, counted};
 
-/// Shared memory: fast, and never written back to a disk.
-const SHARED_MEMORY: &str = "/dev/shm";
 /// The name of the first process's file in a directory of ours.
 const FIRST: &str = "first";
-/// Copied in pieces of this size; a piece of zeros becomes a hole.
-const PIECE_BYTES: usize = 64 << 10;
 
 /// The files of one run.
 #[derive(Debug)]
 pub struct Place {
     first: PathBuf,
     /// The directory that is ours to remove; none with `-o`.
-    directory: Option<PathBuf>,
+    directory: Option<Directory>,
+}
+
+/// A directory of this run alone. Its lock tells `clean` that the run is alive.
+#[derive(Debug)]
+struct Directory {
+    path: PathBuf,
+    _lock: OwnedFd,
 }
 
 /// What became of the files.
@@ -38,8 +44,8 @@ pub struct Place {
 pub struct Settled {
     /// The first process's file, if it made one.
     pub first: Option<PathBuf>,
-    /// Files of later processes.
-    pub child_count: usize,
+    /// The files of later processes and of later programs of the first one.
+    pub others: Vec<PathBuf>,
     /// What the user should know, one line each.
     pub notes: Vec<String>,
 }
@@ -58,10 +64,14 @@ impl Place {
             None => {
                 let directory = make_directory().map_err(|error| {
                     let why = reason(&error);
-                    refuse(format_args!("cannot make a directory in {SHARED_MEMORY}: {why}; give a file with -o FILE"))
+                    let root = own_runs_directory();
+                    refuse(format_args!(
+                        "cannot make a directory in {}: {why}; give a file with -o FILE",
+                        root.display()
+                    ))
                 })?;
                 Place {
-                    first: directory.join(FIRST),
+                    first: directory.path.join(FIRST),
                     directory: Some(directory),
                 }
             }
@@ -97,7 +107,7 @@ impl Place {
             None => "give another file with -o FILE, or less with --bytes",
         };
         let place = if self.directory.is_some() {
-            Path::new(SHARED_MEMORY)
+            Path::new(RUNS_PARENT)
         } else {
             parent
         };
@@ -110,44 +120,43 @@ impl Place {
 
     /// Moves the files to where the user works, unless a process still writes one.
     pub fn settle(self, first_pid: u32) -> Settled {
+        let (first, others) = self.files();
         let mut settled = Settled {
-            first: None,
-            child_count: 0,
+            first,
+            others,
             notes: Vec::new(),
         };
-        let (first, children) = self.files();
-        settled.child_count = children.len();
-        let running = first
-            .iter()
-            .chain(&children)
-            .find_map(|path| running_pid(path));
+        let running = self.running_pid(&settled);
+        let Some(directory) = &self.directory else {
+            settled.notes.extend(
+                running.map(|pid| {
+                    format!("process {pid} of the run goes on, and so does its recording")
+                }),
+            );
+            return settled;
+        };
         if let Some(pid) = running {
             settled.notes.push(format!(
-                "process {pid} still runs: its recording stays at {} until `stackdepot clean`",
-                self.directory.as_deref().unwrap_or(&self.first).display()
+                "process {pid} of the run goes on: the recordings stay in {} until `stackdepot clean`",
+                directory.path.display()
             ));
-            settled.first = first;
             return settled;
         }
-        if self.directory.is_none() {
-            settled.first = first;
-            return settled;
-        }
-        let target = free_name(first_pid);
-        if let Some(first) = first {
-            settled.first = Some(settle_one(&first, &target, &mut settled.notes));
-        }
-        for child in children {
-            let name = child
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let target = format!("{}.{name}", target.display());
-            settle_one(&child, Path::new(&target), &mut settled.notes);
-        }
+        settled.move_to(&free_name(first_pid));
         self.remove_directory();
         settled
+    }
+
+    /// A process that writes one of the files, or is about to make one.
+    fn running_pid(&self, settled: &Settled) -> Option<u32> {
+        let mut environment = b"STACKDEPOT_RUN=".to_vec();
+        environment.extend_from_slice(self.first.as_os_str().as_bytes());
+        environment.push(0);
+        let files = settled.first.iter().chain(&settled.others);
+        files
+            .filter_map(|path| running_pid(path))
+            .next()
+            .or_else(|| processes::user_of(&environment))
     }
 
     /// The first file, if it is there, and those of later processes.
@@ -187,7 +196,38 @@ impl Place {
     /// Gone when it is empty: what could not be moved keeps it.
     pub fn remove_directory(&self) {
         if let Some(directory) = &self.directory {
-            let _ = std::fs::remove_dir(directory);
+            let _ = std::fs::remove_dir(&directory.path);
+        }
+    }
+}
+
+impl Settled {
+    /// Moves every file; what cannot be moved stays where it is, and a note says so.
+    fn move_to(&mut self, target: &Path) {
+        let mut failed = Vec::new();
+        let mut settle = |path: &mut PathBuf, to: PathBuf| match move_file(path, &to) {
+            Ok(()) => *path = to,
+            Err(error) => failed.push((path.clone(), to, error)),
+        };
+        for path in &mut self.others {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let name = name
+                .strip_prefix(FIRST)
+                .map_or(&*name, |rest| rest.trim_start_matches('.'));
+            let to = format!("{}.{name}", target.display());
+            settle(path, to.into());
+        }
+        if let Some(path) = &mut self.first {
+            settle(path, target.to_path_buf());
+        }
+        if let Some((from, to, error)) = failed.last() {
+            self.notes.push(format!(
+                "cannot move {} to ./{}: {}; the place until `stackdepot clean` is {}",
+                counted(failed.len() as u64, "recording"),
+                to.display(),
+                reason(error),
+                from.display()
+            ));
         }
     }
 }
@@ -196,13 +236,8 @@ fn refuse(line: impl std::fmt::Display) -> Failure {
     Failure::with_status(CANNOT_RECORD, line)
 }
 
-/// Where directories of runs lie, one for each.
-pub fn shared_root() -> PathBuf {
-    Path::new(SHARED_MEMORY).join(format!("stackdepot-{}", geteuid().as_raw()))
-}
-
-fn make_directory() -> io::Result<PathBuf> {
-    let root = shared_root();
+fn make_directory() -> io::Result<Directory> {
+    let root = own_runs_directory();
     open_private(&root)?;
     let mut random = [0u8; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
@@ -211,10 +246,11 @@ fn make_directory() -> io::Result<PathBuf> {
         getpid().as_raw_nonzero(),
         u64::from_ne_bytes(random)
     );
-    let directory = root.join(name);
-    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700)
-        .create(&directory)?;
-    Ok(directory)
+    let path = root.join(name);
+    std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path)?;
+    let lock = open_private(&path)?;
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(Directory { path, _lock: lock })
 }
 
 /// FILE must be new, in a directory where a file can be made.
@@ -257,101 +293,9 @@ fn running_pid(path: &Path) -> Option<u32> {
     file.is_running().then(|| file.process().pid)
 }
 
-/// `stackdepot.<pid>`, or `stackdepot.<pid>-<n>` when an older recording has that name.
-fn free_name(pid: u32) -> PathBuf {
-    let names = std::iter::once(format!("stackdepot.{pid}"))
-        .chain((2..10_000).map(|n| format!("stackdepot.{pid}-{n}")));
-    let mut names = names.map(PathBuf::from);
-    names
-        .find(|path| std::fs::symlink_metadata(path).is_err())
-        .unwrap_or_else(|| format!("stackdepot.{pid}").into())
-}
-
-/// Moves one file; where that fails it stays, and a note says so. Answers where it is.
-fn settle_one(from: &Path, to: &Path, notes: &mut Vec<String>) -> PathBuf {
-    match move_file(from, to) {
-        Ok(()) => to.to_path_buf(),
-        Err(error) => {
-            notes.push(format!(
-                "cannot move the recording to ./{}: {}; it stays at {}",
-                to.display(),
-                reason(&error),
-                from.display()
-            ));
-            from.to_path_buf()
-        }
-    }
-}
-
-/// A rename, or across file systems a copy that is complete before the original goes.
-fn move_file(from: &Path, to: &Path) -> io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    if renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).is_ok() {
-        return Ok(());
-    }
-    let source = File::open(from)?;
-    let target = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(to)?;
-    if let Err(error) = copy_sparse(source, target) {
-        let _ = std::fs::remove_file(to);
-        return Err(error);
-    }
-    std::fs::remove_file(from)
-}
-
-/// Most of a preallocated file is still zero: that part becomes holes.
-fn copy_sparse(mut source: File, mut target: File) -> io::Result<()> {
-    let mut piece = vec![0u8; PIECE_BYTES];
-    let mut total = 0u64;
-    loop {
-        let count = read_piece(&mut source, &mut piece)?;
-        let filled = piece.get(..count).unwrap_or_default();
-        if filled.is_empty() {
-            return target.set_len(total);
-        }
-        total += count as u64;
-        if filled.iter().all(|byte| *byte == 0) {
-            target.seek(SeekFrom::Start(total))?;
-        } else {
-            target.write_all(filled)?;
-        }
-    }
-}
-
-/// Fills the piece, except at the end of the file.
-fn read_piece(source: &mut File, piece: &mut [u8]) -> io::Result<usize> {
-    let mut count = 0;
-    while let Some(rest) = piece.get_mut(count..).filter(|rest| !rest.is_empty()) {
-        match source.read(rest) {
-            Ok(0) => break,
-            Ok(read) => count += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_sparse_copy_is_equal_to_the_original() {
-        let base = std::env::temp_dir().join(format!("stackdepot-copy-{}", std::process::id()));
-        let mut content = vec![0u8; 3 * PIECE_BYTES + 17];
-        content[PIECE_BYTES + 5] = 7;
-        std::fs::write(&base, &content).unwrap();
-        let to = base.with_extension("moved");
-        let target = File::create(&to).unwrap();
-        copy_sparse(File::open(&base).unwrap(), target).unwrap();
-        assert_eq!(std::fs::read(&to).unwrap(), content);
-        std::fs::remove_file(&base).unwrap();
-        std::fs::remove_file(&to).unwrap();
-    }
 
     #[test]
     fn children_of_an_output_are_told_by_their_names() {
