@@ -83,31 +83,39 @@ impl Drop for NewFile<'_> {
     }
 }
 
-#[inline(never)] // its buffer is gone when the file is laid out
 fn open_unnamed(path: &CStr) -> Result<Fd, CreateError> {
-    let bytes = path.to_bytes();
-    let name_start = bytes.iter().rposition(|byte| *byte == b'/');
-    let directory = bytes.get(..name_start.map_or(0, |slash| slash + 1));
-    let mut buffer = [0u8; PATH_BYTES];
-    let mut text = Text::new(&mut buffer);
-    text.push(directory.unwrap_or_default());
-    text.push(b"."); // follows a directory that is a link, too
-    let directory = text.finish().ok_or(CreateError::Path)?;
-    sys::open(directory, libc::O_TMPFILE | libc::O_RDWR, 0o600).map_err(CreateError::Open)
+    let name_start = path.to_bytes().iter().rposition(|byte| *byte == b'/');
+    let directory = path
+        .to_bytes()
+        .get(..name_start.map_or(0, |slash| slash + 1));
+    // Follows a directory that is a link, too.
+    with_joined([directory.unwrap_or_default(), b"."], 0, |directory| {
+        sys::open(directory, libc::O_TMPFILE | libc::O_RDWR, 0o600)
+    })
 }
 
-#[inline(never)] // as above
 fn with_temporary_name<T>(
     path: &CStr,
     work: impl FnOnce(&CStr) -> Result<T, Errno>,
 ) -> Result<T, CreateError> {
+    with_joined([path.to_bytes(), b".new-"], sys::thread_id(), work)
+}
+
+/// Calls `work` with two texts and a number (none: 0) as one.
+#[inline(never)] // its buffer is gone when the file is laid out
+fn with_joined<T>(
+    parts: [&[u8]; 2],
+    number: u32,
+    work: impl FnOnce(&CStr) -> Result<T, Errno>,
+) -> Result<T, CreateError> {
     let mut buffer = [0u8; PATH_BYTES];
     let mut text = Text::new(&mut buffer);
-    text.push(path.to_bytes());
-    text.push(b".new-");
-    text.push_number(u64::from(sys::thread_id()));
-    let name = text.finish().ok_or(CreateError::Path)?;
-    work(name).map_err(CreateError::Open)
+    parts.iter().for_each(|part| text.push(part));
+    if number != 0 {
+        text.push_number(u64::from(number));
+    }
+    let joined = text.finish().ok_or(CreateError::Path)?;
+    work(joined).map_err(CreateError::Open)
 }
 
 #[cfg(test)]

@@ -161,6 +161,8 @@ pub struct FileHeader {
     pub clock_sequence: AtomicU64,
     /// The clocks when they were last looked at.
     pub clock_last: ClockWords,
+    /// Digest of the namespaces in which `pid` and `start_ticks` are meant; 0 unknown.
+    pub namespace: AtomicU64,
 }
 
 const _: () = assert!(size_of::<FileHeader>() <= PAGE_BYTES);

@@ -4,7 +4,8 @@
 //! the moment in which it gets its file. Each later file is an entry of one word: state, size, pid,
 //! sequence. There is no sum that a killed process could leave wrong: a process claims an entry,
 //! adds up all entries, and takes its claim back when they exceed the bound. Entries of dead
-//! processes are freed by whoever needs room: file removed first, bytes given back after it.
+//! processes are freed by whoever needs room: file removed first, bytes given back after it. A process
+//! of another pid namespace counts as dead only when its file's lock is free.
 //!
 //! Owns the invariant: the sizes of all files that entries allow never exceed the budget. Of two
 //! claims at once at least the one whose fence comes second sees the other, so both may step back
@@ -12,10 +13,11 @@
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
+use std::os::fd::AsFd;
 
 use crate::clock::ClockPair;
 use crate::format::PAGE_BYTES;
-use crate::process::{ProcessId, Text};
+use crate::process::{Liveness, ProcessId, Text};
 use crate::sys;
 
 /// How many later files a run can have at once. Each takes at least a sixteenth of the whole, and
@@ -49,7 +51,9 @@ pub struct Ledger {
     children_removed: AtomicU64,
     children_unrecorded: AtomicU64,
     children_recorded: AtomicU64,
-    unused: [AtomicU64; 2],
+    /// Where the run began ([`crate::process::namespace_digest`]).
+    namespace: AtomicU64,
+    unused: AtomicU64,
     entries: [LedgerEntry; ENTRY_COUNT],
 }
 
@@ -59,16 +63,16 @@ struct LedgerEntry {
     word: AtomicU64,
     start_ticks: AtomicU64,
     ended_ns: AtomicU64,
-    unused: AtomicU64,
+    namespace: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Ledger>() <= PAGE_BYTES);
 
 /// The word of an entry. 0 is a free one.
 ///
-/// | 63..62 | 61..38 | 37..16 | 15..0 |
-/// |---|---|---|---|
-/// | state 1 claimed, 2 active, 3 ended | pages | pid | sequence |
+/// | 63..62 | 61 | 60..38 | 37..16 | 15..0 |
+/// |---|---|---|---|---|
+/// | state 1 claimed, 2 active, 3 ended | pid of another namespace than the run's | pages | pid | sequence |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct EntryWord(u64);
 
@@ -81,8 +85,9 @@ enum EntryState {
 }
 
 impl EntryWord {
-    const PAGES_LIMIT: u64 = 1 << 24;
+    const PAGES_LIMIT: u64 = 1 << 23;
     const PID_LIMIT: u32 = 1 << 22;
+    const OUTSIDE: u64 = 1 << 61;
 
     /// `None` when a number does not fit (no Linux pid exceeds 2^22).
     fn claimed(pages: u64, pid: u32, sequence: u16) -> Option<EntryWord> {
@@ -103,6 +108,15 @@ impl EntryWord {
 
     fn with_state(self, state: u64) -> EntryWord {
         EntryWord(self.0 & !(3 << 62) | state << 62)
+    }
+
+    /// The same claim by a process whose pid means nothing where the run began.
+    fn marked_outside(self) -> EntryWord {
+        EntryWord(self.0 | Self::OUTSIDE)
+    }
+
+    fn is_from_outside(self) -> bool {
+        self.0 & Self::OUTSIDE != 0
     }
 
     fn pages(self) -> u64 {
@@ -150,7 +164,8 @@ pub fn child_path<'b>(
 
 impl Ledger {
     /// Writes down the bounds of a new run; only the maker of the first file, before it is complete.
-    pub fn begin(&self, total_bytes: u64, first_file_bytes: u64) {
+    pub fn begin(&self, total_bytes: u64, first_file_bytes: u64, namespace: u64) {
+        self.namespace.store(namespace, Ordering::Relaxed);
         self.total_bytes.store(total_bytes, Ordering::Relaxed);
         self.budget_bytes.store(
             total_bytes.saturating_sub(first_file_bytes),
@@ -240,8 +255,9 @@ impl Ledger {
         };
         entry.ended_ns.store(0, Ordering::Relaxed);
         entry.start_ticks.store(who.start_ticks, Ordering::Relaxed);
+        entry.namespace.store(who.namespace, Ordering::Relaxed);
         self.children_recorded.fetch_add(1, Ordering::Relaxed);
-        // ORDERING: Release: who reads "active" (Acquire, `ended_since`) reads this start time. It
+        // ORDERING: Release: who reads "active" (Acquire, `ended`) reads this start time. It
         // fails only for a claim whose process was taken for dead: then the entry is not ours.
         let _ = entry.word.compare_exchange(
             reservation.word.0,
@@ -272,7 +288,7 @@ impl Ledger {
         entry
             .ended_ns
             .store(ClockPair::now().monotonic_ns, Ordering::Relaxed);
-        // ORDERING: Release: who reads "ended" reads its time; partner in `ended_since`.
+        // ORDERING: Release: who reads "ended" reads its time; partner in `ended`.
         let _ = entry.word.compare_exchange(
             reservation.word.with_state(2).0,
             reservation.word.with_state(3).0,
@@ -285,6 +301,11 @@ impl Ledger {
         // ORDERING: Relaxed: a unique number, nothing else.
         let sequence = self.next_sequence.fetch_add(1, Ordering::Relaxed) as u16;
         let word = EntryWord::claimed(pages, who.pid, sequence).ok_or(LedgerError::NoRoom)?;
+        let namespace = self.namespace.load(Ordering::Relaxed);
+        let word = match who.namespace == namespace && namespace != 0 {
+            true => word,
+            false => word.marked_outside(),
+        };
         for (index, entry) in self.entries.iter().enumerate() {
             // ORDERING: Relaxed: the fence in `reserve` orders the claim against the sum.
             let claimed =
@@ -314,11 +335,13 @@ impl Ledger {
     /// Removes the file whose process ended first; false when no process has ended.
     fn remove_oldest_ended(&self, first_path: &CStr, who: &ProcessId) -> bool {
         let now_ns = ClockPair::now().monotonic_ns;
+        let namespace = self.namespace.load(Ordering::Relaxed);
         let oldest = self
             .entries
             .iter()
             .filter_map(|entry| {
-                let (word, ended_ns) = entry.ended_since(who, now_ns)?;
+                let word = entry.ended(who, first_path, namespace)?;
+                let ended_ns = entry.ended_since(now_ns);
                 Some((ended_ns, word.sequence(), word.0, entry))
             })
             .min_by_key(|(ended_ns, sequence, ..)| (*ended_ns, *sequence));
@@ -331,30 +354,44 @@ impl Ledger {
 }
 
 impl LedgerEntry {
-    /// When the process of this entry ended, if it did; `who` is the process that asks.
-    fn ended_since(&self, who: &ProcessId, now_ns: u64) -> Option<(EntryWord, u64)> {
+    /// The entry's word if its process is gone and nobody maps its file; `who` is who asks,
+    /// `namespace` the run's.
+    fn ended(&self, who: &ProcessId, first_path: &CStr, namespace: u64) -> Option<EntryWord> {
         // ORDERING: Acquire, partner of the Release in `confirm`: start time of this very file.
         let word = EntryWord(self.word.load(Ordering::Acquire));
-        let start_ticks = match word.state() {
-            EntryState::Free => return None,
-            EntryState::Claimed => 0, // not stored yet
-            EntryState::Active | EntryState::Ended => self.start_ticks.load(Ordering::Relaxed),
-        };
-        let owner = ProcessId {
+        let mut owner = ProcessId {
             pid: word.pid(),
-            start_ticks,
+            start_ticks: 0, // of a claim: not stored yet
+            namespace: if word.is_from_outside() { 0 } else { namespace },
         };
-        // The asker itself, with a file: that of the program which it was before an exec.
-        let is_replaced = word.state() != EntryState::Claimed && owner == *who;
-        if !is_replaced && owner.is_alive() {
-            return None;
-        }
-        // Nobody says when a killed process ended: from now on, then.
+        let is_gone = match word.state() {
+            EntryState::Free => false,
+            EntryState::Claimed => owner.liveness(who.namespace) == Liveness::Ended,
+            EntryState::Active | EntryState::Ended => {
+                owner.start_ticks = self.start_ticks.load(Ordering::Relaxed);
+                owner.namespace = self.namespace.load(Ordering::Relaxed);
+                // The asker itself, with a file: that of the program which it was before an exec.
+                let liveness = match owner == *who {
+                    true => Liveness::Ended,
+                    false => owner.liveness(who.namespace),
+                };
+                match (is_mapped(first_path, word), liveness) {
+                    // A child that forked while it was recorded keeps its bytes in use.
+                    (Some(is_mapped), Liveness::Unknown | Liveness::Ended) => !is_mapped,
+                    (_, liveness) => liveness == Liveness::Ended,
+                }
+            }
+        };
+        is_gone.then_some(word)
+    }
+
+    /// When the process, which is gone, ended: where it did not say so itself, from now on.
+    fn ended_since(&self, now_ns: u64) -> u64 {
         // ORDERING: Relaxed: only the order of removal hangs on it.
         let stamped =
             self.ended_ns
                 .compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
-        Some((word, stamped.err().unwrap_or(now_ns)))
+        stamped.err().unwrap_or(now_ns)
     }
 
     /// Two may remove at once: a name is never given twice, and one of them frees the entry.
@@ -376,6 +413,14 @@ impl LedgerEntry {
             removed.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether any process maps the file of an entry: its bytes stay in use, whatever becomes of its name.
+fn is_mapped(first_path: &CStr, word: EntryWord) -> Option<bool> {
+    let mut buffer = [0u8; PATH_LIMIT];
+    let path = child_path(first_path, word.pid(), word.sequence(), &mut buffer)?;
+    let fd = sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0).ok()?;
+    sys::is_locked(fd.as_fd())
 }
 
 /// What a run's ledger counted.

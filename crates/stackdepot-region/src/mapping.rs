@@ -21,7 +21,7 @@ use crate::format::{
 use crate::ledger::Ledger;
 use crate::modules::ModuleTable;
 use crate::plan::{META_BYTES, SectionPlan};
-use crate::process::{ProcessId, boot_digest};
+use crate::process::{ProcessId, boot_digest, namespace_digest};
 use crate::sys::{self, Fd};
 use crate::writer::{CreateOptions, RegionWriter};
 
@@ -115,7 +115,11 @@ impl Mapping {
         self.write_meta(plan);
         let ledger = self.ledger();
         if !options.is_child {
-            ledger.begin(options.run_bytes, plan.file_bytes as u64);
+            ledger.begin(
+                options.run_bytes,
+                plan.file_bytes as u64,
+                namespace_digest(),
+            );
         }
         self.write_header(plan, options);
         Ok(self.writer(plan, (depot, ring, live)))
@@ -163,6 +167,7 @@ impl Mapping {
         let who = ProcessId::current();
         header.pid.store(who.pid.into(), relaxed);
         header.start_ticks.store(who.start_ticks, relaxed);
+        header.namespace.store(who.namespace, relaxed);
         header.parent_pid.store(sys::parent_pid().into(), relaxed);
         header.boot_digest.store(boot_digest(), relaxed);
         header.state.store(RunState::Running.to_bits(), relaxed);

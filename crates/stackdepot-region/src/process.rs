@@ -1,6 +1,8 @@
-//! Which process is meant, and whether it still runs: pid and start time, since pids are reused.
+//! Which process is meant, and whether it still runs: pid and start time, since pids are reused, and
+//! the namespace in which they count.
 //!
-//! Key type: [`ProcessId`]. Usable inside malloc hooks: a few raw system calls, small buffers.
+//! Key types: [`ProcessId`], [`Liveness`]. Usable inside malloc hooks: a few raw system calls, small
+//! buffers.
 
 use core::ffi::CStr;
 
@@ -13,6 +15,19 @@ pub struct ProcessId {
     pub pid: u32,
     /// Its start in clock ticks since boot; 0 unknown (no `/proc`).
     pub start_ticks: u64,
+    /// A digest of the namespaces in which pid and start are meant ([`namespace_digest`]); 0 unknown.
+    pub namespace: u64,
+}
+
+/// What can be known about a process from where one asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// It runs, or nothing speaks against it.
+    Running,
+    /// It is gone; a zombie is.
+    Ended,
+    /// Its pid counts in another namespace.
+    Unknown,
 }
 
 impl ProcessId {
@@ -20,22 +35,51 @@ impl ProcessId {
     pub fn current() -> ProcessId {
         let pid = sys::pid();
         let start_ticks = read_stat(pid).map_or(0, |stat| stat.start_ticks);
-        ProcessId { pid, start_ticks }
+        ProcessId {
+            pid,
+            start_ticks,
+            namespace: namespace_digest(),
+        }
     }
 
-    /// Whether it still runs. A zombie does not; where nothing can be known, it does.
-    pub fn is_alive(&self) -> bool {
-        if self.pid == 0 || !sys::pid_exists(self.pid) {
-            return false;
+    /// Whether it still runs, as a process of `namespace` sees it.
+    pub fn liveness(&self, namespace: u64) -> Liveness {
+        if self.namespace == 0 || self.namespace != namespace {
+            return Liveness::Unknown;
         }
-        match read_stat(self.pid) {
-            Some(stat) => {
-                let is_same = self.start_ticks == 0 || stat.start_ticks == self.start_ticks;
-                is_same && !stat.is_dead
-            }
-            None => true,
+        if self.pid == 0 || !sys::pid_exists(self.pid) {
+            return Liveness::Ended;
+        }
+        let Some(stat) = read_stat(self.pid) else {
+            return Liveness::Running;
+        };
+        let is_same = self.start_ticks == 0 || stat.start_ticks == self.start_ticks;
+        match is_same && !stat.is_dead {
+            true => Liveness::Running,
+            false => Liveness::Ended,
         }
     }
+}
+
+/// A digest of the calling process's pid and time namespaces: what makes pids and start times
+/// comparable. 0 unknown: no `/proc`, or one of another namespace.
+pub fn namespace_digest() -> u64 {
+    let mut buffer = [0u8; 64];
+    let mut digits = [0u8; 32];
+    let mut own = Text::new(&mut digits);
+    own.push_number(u64::from(sys::pid()));
+    let own = own.finish().map(CStr::to_bytes);
+    let length = sys::read_link(c"/proc/self", &mut buffer).unwrap_or(0);
+    if buffer.get(..length) != own {
+        return 0;
+    }
+    let Ok(length) = sys::read_link(c"/proc/self/ns/pid", &mut buffer) else {
+        return 0;
+    };
+    let pids = fold(FOLD_START, buffer.get(..length).unwrap_or_default());
+    // Older kernels have no time namespaces.
+    let length = sys::read_link(c"/proc/self/ns/time", &mut buffer).unwrap_or(0);
+    fold(pids, buffer.get(..length).unwrap_or_default())
 }
 
 /// What is read from `/proc/PID/stat`.
@@ -93,12 +137,17 @@ pub fn boot_digest() -> u64 {
         return 0;
     };
     let length = sys::read_at(&file, &mut text, 0).unwrap_or(0);
-    text.iter()
-        .take(length)
-        .filter(|byte| byte.is_ascii_hexdigit())
-        .fold(0xcbf2_9ce4_8422_2325, |digest, byte| {
-            (digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
+    let digits = text.get(..length).unwrap_or_default();
+    fold(FOLD_START, digits)
+}
+
+const FOLD_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a.
+fn fold(digest: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(digest, |digest, byte| {
+        (digest ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// A C string put together in a fixed buffer; what does not fit makes `finish` answer `None`.
@@ -171,28 +220,45 @@ mod tests {
     fn only_the_same_start_time_is_the_same_process() {
         let this = ProcessId::current();
         assert_eq!(this.pid, std::process::id());
-        assert!(this.start_ticks > 0);
-        assert!(this.is_alive());
+        assert!(this.start_ticks > 0 && this.namespace != 0);
+        assert_eq!(this.liveness(this.namespace), Liveness::Running);
         let other = ProcessId {
             start_ticks: this.start_ticks + 1,
             ..this
         };
-        assert!(!other.is_alive());
+        assert_eq!(other.liveness(this.namespace), Liveness::Ended);
+    }
+
+    #[test]
+    fn nothing_is_known_about_a_process_of_another_namespace() {
+        let this = ProcessId::current();
+        let gone = ProcessId {
+            start_ticks: this.start_ticks + 1,
+            ..this
+        };
+        assert_eq!(gone.liveness(this.namespace + 1), Liveness::Unknown);
+        let nowhere = ProcessId {
+            namespace: 0,
+            ..gone
+        };
+        assert_eq!(nowhere.liveness(0), Liveness::Unknown);
     }
 
     #[test]
     fn a_zombie_is_not_alive() {
+        let namespace = namespace_digest();
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let id = ProcessId {
             pid: child.id(),
             start_ticks: 0,
+            namespace,
         };
-        while id.is_alive() {
+        while id.liveness(namespace) == Liveness::Running {
             std::thread::yield_now(); // ends with the child
         }
         assert!(sys::pid_exists(id.pid), "not waited for: still a zombie");
         child.wait().unwrap();
-        assert!(!id.is_alive());
+        assert_eq!(id.liveness(namespace), Liveness::Ended);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::error::CreateError;
 use crate::format::{PAGE_BYTES, SECTION_COUNT, SectionName};
 use crate::mapping::{Mapping, Parts};
 use crate::plan::{Section, SectionPlan};
-use crate::process::{ProcessId, boot_digest};
+use crate::process::{Liveness, ProcessId, boot_digest, namespace_digest};
 use crate::reader::header::HeaderView;
 use crate::sys::{self, Fd};
 use crate::writer::RegionWriter;
@@ -31,9 +31,10 @@ impl RegionWriter {
         let fd = sys::open(path, libc::O_RDWR | libc::O_NONBLOCK, 0).map_err(CreateError::Open)?;
         sys::lock(&fd).map_err(|_| CreateError::Busy)?;
         let header = read_header(&fd)?;
+        // In another namespace: the lock was free, so it is gone.
         if header.boot_digest == boot_digest()
             && header.process != ProcessId::current()
-            && header.process.is_alive()
+            && header.process.liveness(namespace_digest()) == Liveness::Running
         {
             return Err(CreateError::Busy);
         }

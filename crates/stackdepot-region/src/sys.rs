@@ -5,6 +5,7 @@
 
 use core::ffi::CStr;
 use core::ptr::NonNull;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::process::Text;
 
@@ -18,6 +19,13 @@ const INTERRUPT_LIMIT: usize = 64;
 /// An open file; closed on drop.
 #[derive(Debug)]
 pub(crate) struct Fd(i32);
+
+impl AsFd for Fd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: open until `self` is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+}
 
 impl Drop for Fd {
     fn drop(&mut self) {
@@ -281,6 +289,25 @@ pub(crate) fn lock(fd: &Fd) -> Result<(), Errno> {
     ];
     // SAFETY: plain numbers.
     unsafe { call(libc::SYS_flock, arguments) }.map(drop)
+}
+
+/// Whether a process has a file locked (`lock`); `None` when the file system does not tell.
+///
+/// Takes a shared lock for a moment: askers do not see each other.
+pub(crate) fn is_locked(fd: BorrowedFd<'_>) -> Option<bool> {
+    let change = |operation: i32| {
+        let arguments = [fd.as_raw_fd() as usize, operation as usize, 0, 0, 0, 0];
+        // SAFETY: plain numbers.
+        unsafe { call(libc::SYS_flock, arguments) }
+    };
+    match change(libc::LOCK_SH | libc::LOCK_NB) {
+        Ok(_) => {
+            let _ = change(libc::LOCK_UN);
+            Some(false)
+        }
+        Err(Errno(libc::EAGAIN)) => Some(true),
+        Err(_) => None,
+    }
 }
 
 /// Whether a process with this number exists (a zombie does).

@@ -1,7 +1,7 @@
 //! Making the file that a process records into, and joining the run that it belongs to.
 //!
 //! Key type: [`RegionWriter`]: the parts of a mapped file, ready for use. Everything here may run
-//! inside a malloc hook: raw system calls, no allocation, no panic, `errno` kept, about 3 KiB of stack.
+//! inside a malloc hook: raw system calls, no allocation, no panic, `errno` kept, about 8 KiB of stack.
 //! The descriptor is closed after mapping, so that a daemon that closes everything closes nothing of
 //! ours; the kernel keeps the file's lock with the mapping. Owns two invariants: no store ever
 //! reaches a page that the file system has not set aside (no SIGBUS on a full disk), and one process

@@ -1,6 +1,7 @@
 //! The ledger grants no more than the budget, and takes back what dead processes held.
 
 use super::*;
+use crate::process::namespace_digest;
 use core::array::from_fn;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -16,15 +17,16 @@ fn ledger(total_bytes: u64, first_bytes: u64) -> Ledger {
         children_removed: zero(),
         children_unrecorded: zero(),
         children_recorded: zero(),
-        unused: from_fn(|_| zero()),
+        namespace: zero(),
+        unused: zero(),
         entries: from_fn(|_| LedgerEntry {
             word: zero(),
             start_ticks: zero(),
             ended_ns: zero(),
-            unused: zero(),
+            namespace: zero(),
         }),
     };
-    ledger.begin(total_bytes, first_bytes);
+    ledger.begin(total_bytes, first_bytes, namespace_digest());
     ledger
 }
 
@@ -51,6 +53,7 @@ fn dead() -> ProcessId {
     let who = ProcessId {
         pid: child.id(),
         start_ticks: 1,
+        namespace: namespace_digest(),
     };
     child.wait().unwrap();
     who
@@ -68,11 +71,14 @@ fn file_of(ledger: &Ledger, first: &CStr, who: &ProcessId, bytes: u64) -> PathBu
 
 #[test]
 fn word_keeps_every_field_apart() {
-    let word = EntryWord::claimed((1 << 24) - 1, (1 << 22) - 1, u16::MAX).unwrap();
+    let word = EntryWord::claimed((1 << 23) - 1, (1 << 22) - 1, u16::MAX).unwrap();
     assert_eq!(
         (word.pages(), word.pid(), word.sequence()),
-        ((1 << 24) - 1, (1 << 22) - 1, u16::MAX)
+        ((1 << 23) - 1, (1 << 22) - 1, u16::MAX)
     );
+    assert!(!word.is_from_outside() && word.marked_outside().is_from_outside());
+    assert_eq!(word.marked_outside().pages(), word.pages());
+    assert_eq!(word.marked_outside().state(), EntryState::Claimed);
     let word = EntryWord::claimed(5, 7, 9).unwrap();
     for (bits, state) in [
         (1, EntryState::Claimed),
@@ -86,7 +92,7 @@ fn word_keeps_every_field_apart() {
         );
     }
     assert_eq!(EntryWord(0).state(), EntryState::Free);
-    assert!(EntryWord::claimed(1 << 24, 7, 9).is_none());
+    assert!(EntryWord::claimed(1 << 23, 7, 9).is_none());
     assert!(EntryWord::claimed(1, 1 << 22, 9).is_none());
     assert!(EntryWord::claimed(0, 1, 9).is_none());
 }
@@ -100,6 +106,7 @@ fn files_of_running_processes_are_never_removed() {
     let init = ProcessId {
         pid: 1,
         start_ticks: 0,
+        namespace: namespace_digest(),
     };
     let kept = [(); 2].map(|()| file_of(&ledger, &first, &init, MIB));
     let who = ProcessId::current();
@@ -185,4 +192,49 @@ fn threads_that_claim_at_once_stay_below_the_budget() {
     assert_eq!(ledger.reserve(&who, 4096), Err(LedgerError::Contended));
     ledger.confirm(all, &who);
     assert_eq!(ledger.reserve(&who, 4096), Err(LedgerError::NoRoom));
+}
+
+#[test]
+fn process_of_another_namespace_is_not_taken_for_dead() {
+    let directory = directory("namespace");
+    let first = first_path(&directory);
+    let ledger = ledger(2 * MIB, MIB);
+    let who = ProcessId::current();
+    let elsewhere = ProcessId {
+        namespace: who.namespace + 1,
+        ..dead()
+    };
+    let claim = ledger.reserve(&elsewhere, MIB).unwrap();
+    let refused = Err(LedgerError::Contended);
+    assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
+    ledger.cancel(&claim);
+    // With a file its lock tells.
+    let path = file_of(&ledger, &first, &elsewhere, MIB);
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let fd = sys::open(&name, libc::O_RDWR, 0).unwrap();
+    sys::lock(&fd).unwrap();
+    let refused = Err(LedgerError::NoRoom);
+    assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
+    assert!(path.exists());
+    drop(fd);
+    ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+    assert!(!path.exists());
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn file_that_a_forked_child_still_maps_keeps_its_bytes() {
+    let directory = directory("mapped");
+    let first = first_path(&directory);
+    let ledger = ledger(2 * MIB, MIB);
+    let who = ProcessId::current();
+    let path = file_of(&ledger, &first, &dead(), MIB);
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let fd = sys::open(&name, libc::O_RDWR, 0).unwrap();
+    sys::lock(&fd).unwrap();
+    let refused = Err(LedgerError::NoRoom);
+    assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
+    drop(fd);
+    ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+    std::fs::remove_dir_all(directory).unwrap();
 }

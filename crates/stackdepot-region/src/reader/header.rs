@@ -49,6 +49,7 @@ impl HeaderView {
                 pid: u32::try_from(word(offset_of!(FileHeader, pid)))
                     .map_err(|_| damaged("the pid", offset_of!(FileHeader, pid)))?,
                 start_ticks: word(offset_of!(FileHeader, start_ticks)),
+                namespace: word(offset_of!(FileHeader, namespace)),
             },
             parent_pid: word(offset_of!(FileHeader, parent_pid)) as u32,
             boot_digest: word(offset_of!(FileHeader, boot_digest)),

@@ -24,7 +24,7 @@ use crate::format::{
     COUNTERS_OFFSET, HEADER_BYTES, LEDGER_OFFSET, PAGE_BYTES, RunState, SectionName,
 };
 use crate::ledger::LedgerCounts;
-use crate::process::{ProcessId, boot_digest};
+use crate::process::{Liveness, ProcessId, boot_digest, namespace_digest};
 use header::HeaderView;
 use snapshot::Snapshot;
 use source::Source;
@@ -117,9 +117,15 @@ impl RegionFile {
         self.header.clock_start.realtime_ns
     }
 
-    /// Whether that process is still there. Only meaningful on the machine that made the file.
+    /// Whether that process is still there and maps the file; of one in another pid namespace,
+    /// whether any process maps it. Only meaningful on the machine that made the file.
     pub fn is_running(&self) -> bool {
-        self.header.boot_digest == boot_digest() && self.header.process.is_alive()
+        if self.header.boot_digest != boot_digest() {
+            return false;
+        }
+        let liveness = self.header.process.liveness(namespace_digest());
+        // An exec leaves the process running and its file behind; the lock went with the mapping.
+        liveness != Liveness::Ended && self.source.is_locked().unwrap_or(true)
     }
 
     /// What the file is about, read anew.

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{ReadError, ReadErrorKind};
+use crate::sys;
 
 /// No single read asks for more.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
@@ -25,6 +27,11 @@ impl Source {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the file's writer, or a process forked from it, has the file mapped.
+    pub(crate) fn is_locked(&self) -> Option<bool> {
+        sys::is_locked(self.file.as_fd())
     }
 
     pub(crate) fn fail(&self, kind: ReadErrorKind) -> ReadError {
