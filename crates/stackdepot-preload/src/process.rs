@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)] // process-wide state behind raw pointers
 
+use core::arch::asm;
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -50,39 +51,37 @@ impl Recorder {
 }
 
 impl Path {
-    fn of_executable() -> Path {
-        let mut path = Path {
-            bytes: [0; 1024],
-            length: 0,
-        };
+    /// Fills a path of zeros, where it lies: a handler's stack may be small.
+    fn read_executable(&mut self) {
         // SAFETY: a terminated path and a buffer as long as said.
         let length = unsafe {
             libc::readlink(
                 c"/proc/self/exe".as_ptr(),
-                path.bytes.as_mut_ptr().cast(),
-                path.bytes.len(),
+                self.bytes.as_mut_ptr().cast(),
+                self.bytes.len(),
             )
         };
-        path.length = usize::try_from(length).unwrap_or(0);
-        path
+        self.length = usize::try_from(length).unwrap_or(0);
     }
 }
 
 /// Nothing is known yet: a fresh process image, or a fork's child.
 const FRESH: u32 = 0;
-/// A thread is making the recorder.
-const STARTING: u32 = 1;
 /// The recorder is there.
-const ON: u32 = 2;
+const ON: u32 = u32::MAX;
 /// There will be none.
-const OFF: u32 = 3;
+const OFF: u32 = u32::MAX - 1;
+
+/// Of which a start takes about a tenth.
+const START_STACK_BYTES: usize = 64 << 10;
 
 /// The page that forking empties.
 #[repr(C, align(4096))]
 struct Control {
     recorder: AtomicPtr<Recorder>,
+    /// FRESH, ON, OFF, or the pid of the process in which a thread is making the recorder.
     progress: AtomicU32,
-    /// Events that came while STARTING.
+    /// Events that came meanwhile.
     missed: AtomicU64,
     unused: [u8; 4072],
 }
@@ -130,9 +129,12 @@ pub fn running() -> Option<&'static Recorder> {
 /// that of a child forked from here on.
 pub fn enter_confinement() {
     CONFINED.store(true, Ordering::Relaxed);
-    let progress = &CONTROL.progress;
-    if progress.load(Ordering::Relaxed) == FRESH {
-        progress.store(OFF, Ordering::Relaxed);
+    // ORDERING: Relaxed: nothing is handed over; who starts right now goes on.
+    let refused =
+        CONTROL
+            .progress
+            .compare_exchange(FRESH, OFF, Ordering::Relaxed, Ordering::Relaxed);
+    if refused.is_ok() {
         count_unrecorded();
     }
 }
@@ -154,29 +156,72 @@ pub fn stop() {
 #[cold]
 #[inline(never)]
 fn first_event() -> Option<&'static Recorder> {
-    // ORDERING: Relaxed: only decides who starts; the recorder is published separately.
-    match CONTROL
-        .progress
-        .compare_exchange(FRESH, STARTING, Ordering::Relaxed, Ordering::Relaxed)
-    {
-        Ok(_) => {}
-        Err(STARTING) => {
+    let progress = CONTROL.progress.load(Ordering::Relaxed);
+    match progress {
+        FRESH => {}
+        ON => return running(),
+        OFF => return None,
+        starter if starter == own_pid() => {
             CONTROL.missed.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        Err(_) => return None,
+        // A child, forked before the page was one that forking empties: what it inherited says nothing.
+        _ => {}
+    }
+    // Before the claim: a handler that jumps away must not leave it behind.
+    let _quiet = Quiet::begin();
+    // ORDERING: Relaxed: only decides who starts; the recorder is published separately.
+    let claim = CONTROL.progress.compare_exchange(
+        progress,
+        own_pid(),
+        Ordering::Relaxed,
+        Ordering::Relaxed,
+    );
+    if claim.is_err() {
+        CONTROL.missed.fetch_add(1, Ordering::Relaxed);
+        return None;
     }
     let started = if CONFINED.load(Ordering::Relaxed) {
         count_unrecorded();
         None
     } else {
-        let _quiet = Quiet::begin();
-        start()
+        start_on_own_stack()
     };
     if started.is_none() {
         CONTROL.progress.store(OFF, Ordering::Relaxed);
     }
     started
+}
+
+/// Starts on a stack mapped for it: this event may be a signal handler's, with a stack of 8 KiB
+/// of which the kernel's frame took three.
+fn start_on_own_stack() -> Option<&'static Recorder> {
+    extern "C" fn on_stack() {
+        start();
+    }
+    let base = memory::map(START_STACK_BYTES)?;
+    // SAFETY: the end of fresh pages, aligned to 16; the call returns there (nothing unwinds or is
+    // interrupted: no panics, signals are blocked) and r12 survives it by the C ABI.
+    unsafe {
+        asm!(
+            "mov r12, rsp",
+            "mov rsp, {top}",
+            "call {on_stack}",
+            "mov rsp, r12",
+            top = in(reg) base.as_ptr().wrapping_add(START_STACK_BYTES),
+            on_stack = sym on_stack,
+            out("r12") _,
+            clobber_abi("C"),
+        );
+    }
+    memory::unmap(base.as_ptr(), START_STACK_BYTES);
+    running()
+}
+
+/// The number of the process, from the kernel; no pid is FRESH, ON or OFF.
+fn own_pid() -> u32 {
+    // SAFETY: a plain question.
+    unsafe { libc::getpid() as u32 }
 }
 
 /// One thread, once per process.
@@ -190,7 +235,6 @@ fn start() -> Option<&'static Recorder> {
     // SAFETY: `read` was called above, or by the parent before it forked.
     let orders = unsafe { environment::known() };
     let path = orders.path()?;
-    EPOCH.store(epoch + 1, Ordering::Relaxed);
     if epoch == 0 {
         SECCOMP_AT_START.store(seccomp_mode(), Ordering::Relaxed);
         if !wipe_on_fork() || !unwind::init(&modules::SINK) {
@@ -203,15 +247,11 @@ fn start() -> Option<&'static Recorder> {
         }
         become_child();
     }
+    // Last: a child that another thread forks meanwhile does all of it again.
+    EPOCH.store(epoch + 1, Ordering::Relaxed);
     let region = open_region(path, orders.total_bytes)?;
-    let recorder = Recorder {
-        region,
-        epoch: epoch + 1,
-        check_interval: orders.check_interval,
-        executable: Path::of_executable(),
-    };
     make_end_key();
-    publish(recorder)
+    publish(region, epoch + 1, orders.check_interval)
 }
 
 /// A fork's child takes over what its parent left in memory.
@@ -232,13 +272,16 @@ fn open_region(path: &core::ffi::CStr, total_bytes: usize) -> Option<RegionWrite
     opened.ok()
 }
 
-fn publish(recorder: Recorder) -> Option<&'static Recorder> {
+fn publish(region: RegionWriter, epoch: u32, check_interval: u32) -> Option<&'static Recorder> {
     let place = memory::map(size_of::<Recorder>())?
         .cast::<Recorder>()
         .as_ptr();
-    // SAFETY: fresh pages, large enough, page-aligned.
+    // SAFETY: fresh pages of zeros, large enough, page-aligned; zeros are a valid `Path`.
     let recorder: &'static Recorder = unsafe {
-        place.write(recorder);
+        (&raw mut (*place).region).write(region);
+        (&raw mut (*place).epoch).write(epoch);
+        (&raw mut (*place).check_interval).write(check_interval);
+        (*place).executable.read_executable();
         &*place
     };
     let region = &recorder.region;
@@ -259,13 +302,18 @@ fn publish(recorder: Recorder) -> Option<&'static Recorder> {
 /// In a child: what was being written when the parent forked must not reach the parent's file.
 ///
 /// Its mapping is replaced by empty private memory, not taken away: a hook that a signal handler
-/// interrupted to fork may still hold addresses in it. The header stays, for the ledger is there.
+/// interrupted to fork may still hold addresses in it. Where the run's ledger is in it, the header
+/// stays; elsewhere nothing may keep the file's bytes in use.
 pub fn leave_parents_region() {
     let base = OLD_BASE.swap(null_mut(), Ordering::Relaxed);
     let bytes = OLD_BYTES.load(Ordering::Relaxed);
-    if !base.is_null() && bytes > HEADER_BYTES {
-        memory::replace(base.wrapping_add(HEADER_BYTES), bytes - HEADER_BYTES);
+    if base.is_null() || bytes <= HEADER_BYTES {
+        return;
     }
+    let ledger = LEDGER.load(Ordering::Relaxed) as usize;
+    let has_ledger = ledger.wrapping_sub(base as usize) < HEADER_BYTES;
+    let kept_bytes = if has_ledger { HEADER_BYTES } else { 0 };
+    memory::replace(base.wrapping_add(kept_bytes), bytes - kept_bytes);
 }
 
 /// Whether the page of CONTROL will be empty in children.

@@ -245,3 +245,24 @@ fn without_orders_nothing_is_recorded() {
     place.record(&program, &[], 0);
     assert!(!place.first().exists());
 }
+
+#[test]
+fn first_event_may_come_anywhere() {
+    let place = Place::new("firsts");
+    let program = place.compile("firsts.c");
+    // Bytes for 62 files of later processes: all stay.
+    place.record(&program, &[], 128 * MIB);
+    let counts = snapshot(&place.first()).ledger_counts();
+    assert_eq!(counts.children_unrecorded, 0, "{counts:?}");
+    assert_eq!(
+        counts.children_recorded - counts.children_removed,
+        place.children().len() as u64
+    );
+    let ours = place.children().into_iter().map(|path| snapshot(&path));
+    let events: Vec<u64> = ours
+        .filter(|child| child.info().executable.ends_with(b"firsts"))
+        .map(|child| child.ring_stats().events + child.counters().get(Counter::EventsUnrecorded))
+        .collect();
+    assert!(!events.is_empty());
+    assert!(events.iter().all(|events| *events >= 200), "{events:?}");
+}
