@@ -4,15 +4,21 @@
 //! reference on its allocation stack that the caller took (`save_acquire`) and gave to the table;
 //! every reference comes back to a caller exactly once (from `remove`, or as the block that an
 //! `insert` released), who then puts it on the depot. The table itself never calls the depot.
-//! Neighbours: `live/cell.rs` (the words of a cell), `live/sample.rs` (which blocks are kept
-//! when there are too many, and the estimator), `live/memory.rs` (making and viewing one),
-//! `live/image.rs` (foreign readers).
+//! Neighbours: `live/cell.rs` (the words of a cell), `live/tags.rs` (a byte per cell that spares
+//! most looks at cells), `live/sample.rs` (which blocks are kept when there are too many, and
+//! the estimator), `live/memory.rs` (making and viewing one), `live/image.rs` (foreign readers).
 //!
 //! An address has two candidate buckets of eight cells, and two more once any two buckets were
 //! full; it sits in one of these cells and never moves. There are no tombstones, chains or
-//! locks; every call looks at these keys a bounded number of times. (Four choices, because S
+//! locks; every call looks at these cells a bounded number of times. (Four choices, because S
 //! never falls again: it settles where all candidates are full hardly ever. With two, the
 //! table ended half empty under churn; measured by `tests/live_estimate.rs`.)
+//!
+//! What a call touches: the tag words of the candidates, 8 bytes each; then, of an insert that
+//! stores and a remove that finds, the four lines of one bucket, and of any other call nothing,
+//! unless a tag happens to be equal (one call in eight when all four buckets are full). Only an
+//! insert that finds all candidates full looks at all of their keys and sizes: while S grows,
+//! once per stored block.
 //!
 //! INVARIANT L2: one address has one mutator at a time, because the caller records a free
 //! before the real free and an alloc after the real alloc. A caller that breaks this (a program
@@ -25,22 +31,24 @@ mod cell;
 mod image;
 mod memory;
 mod sample;
+mod tags;
 
 pub use cell::LiveBlock;
 pub use image::{BucketImage, LiveHeaderImage};
 pub use sample::Sampling;
 
 use crate::error::ConfigError;
-use crate::section::{LINE_BYTES, SectionError, WordLine};
+use crate::section::{LINE_BYTES, WordLine};
 use crate::sync::{AtomicU64, Ordering};
-use cell::{BUCKET_CELLS, BUCKET_LINES, Bucket, Key};
+use cell::{BUCKET_CELLS, BUCKET_LINES, Bucket, Key, Seen};
 use core::num::NonZeroU64;
 use sample::{AddressHash, Priority};
+use tags::Tags;
 
 /// "STKDLIVE", little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDLIVE");
-pub(crate) const VERSION: u64 = 1;
-/// Lines in front of the buckets: the constants, then S and the counters.
+pub(crate) const VERSION: u64 = 2;
+/// Lines in front of the tags: what every call reads, and the counters.
 pub(crate) const HEADER_LINES: usize = 2;
 /// Fewer make no sense.
 const LEAST_BUCKETS: u64 = 2;
@@ -49,15 +57,47 @@ const MOST_BUCKETS: u64 = 1 << 31;
 /// the very cell that was chosen.
 const INSERT_LOOKS: u32 = if cfg!(loom) { 3 } else { 16 };
 
-/// Words of the second header line.
-pub(crate) const SAMPLE_BYTES: usize = 0;
-pub(crate) const LOST: usize = 1;
-pub(crate) const STALE: usize = 2;
-pub(crate) const PUSHED_OUT: usize = 3;
-pub(crate) const OVERFLOWN: usize = 4;
+/// A bucket with no more blocks of the sample than this is not worth comparing with others: the
+/// sample comes out as large (simulated and in `tests/live_estimate.rs`) for half of the looks.
+const ROOMY: usize = BUCKET_CELLS.saturating_sub(2);
 
-/// The buckets in which an address may be: two, and two more once any two were full.
-type Candidates<'r> = [Option<Bucket<'r>>; 4];
+/// Words of the first header line; the first three never change.
+pub(crate) const BUCKET_COUNT: usize = 2;
+pub(crate) const SAMPLE_BYTES: usize = 3;
+const OVERFLOWN: usize = 4;
+
+/// Words of the second header line: counters.
+pub(crate) const LOST: usize = 0;
+pub(crate) const STALE: usize = 1;
+pub(crate) const PUSHED_OUT: usize = 2;
+
+/// The numbers of the buckets in which an address may be: two, and two more once any two were full.
+#[derive(Clone, Copy)]
+struct Candidates {
+    numbers: [u64; 4],
+    count: usize,
+}
+
+impl Candidates {
+    #[inline]
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        self.numbers.into_iter().take(self.count)
+    }
+}
+
+/// Lines of a table: header, tags (a word for each bucket), buckets.
+const fn line_count(bucket_count: u64) -> u64 {
+    HEADER_LINES as u64 + tag_line_count(bucket_count) + bucket_count * BUCKET_LINES as u64
+}
+
+const fn tag_line_count(bucket_count: u64) -> u64 {
+    bucket_count.div_ceil(8)
+}
+
+/// The most buckets of which the table fits into so many lines.
+const fn buckets_in(line_count: u64) -> u64 {
+    line_count.saturating_sub(HEADER_LINES as u64) * 8 / (8 * BUCKET_LINES as u64 + 1)
+}
 
 /// The bytes of a table that has at least `cell_count` cells.
 ///
@@ -66,7 +106,7 @@ type Candidates<'r> = [Option<Bucket<'r>>; 4];
 pub fn live_bytes(cell_count: usize) -> Result<usize, ConfigError> {
     let bucket_count = (cell_count.div_ceil(BUCKET_CELLS) as u64).max(LEAST_BUCKETS);
     ConfigError::check("live cell_count", cell_count as u64, 0, MOST_BUCKETS * BUCKET_CELLS as u64)?;
-    Ok((HEADER_LINES + bucket_count as usize * BUCKET_LINES) * LINE_BYTES)
+    Ok(line_count(bucket_count) as usize * LINE_BYTES)
 }
 
 /// What became of an inserted block.
@@ -139,15 +179,11 @@ pub struct LiveStats {
 /// Lock-free: each call looks at most a fixed number of times at 32 cells. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
 pub struct LiveTable<'r> {
+    header: &'r WordLine,
+    tags: &'r [WordLine],
     counters: &'r WordLine,
     buckets: &'r [WordLine],
     bucket_count: NonZeroU64,
-}
-
-/// What one look at the candidate buckets of an address found.
-struct Look<'r> {
-    same: Option<(Bucket<'r>, usize, Key)>,
-    empty: Option<(Bucket<'r>, usize, Key)>,
 }
 
 /// The place to take in a bucket, or among several.
@@ -157,22 +193,22 @@ struct Weakest<'r> {
     /// Of the block there; the lowest of all if the place is empty.
     priority: Priority,
     /// Where it is; `None` for the block that is being inserted.
-    place: Option<(Bucket<'r>, usize, Key)>,
+    place: Option<Seen<'r>>,
 }
 
 impl<'r> Weakest<'r> {
     fn of(bucket: Bucket<'r>, sampling: Sampling) -> Option<Weakest<'r>> {
         let mut weakest: Option<Weakest<'r>> = None;
         let mut kept_count = 0;
-        for (cell, key) in bucket.keys() {
-            let priority = match key.is_empty() {
+        for seen in bucket.cells() {
+            let priority = match seen.key.is_empty() {
                 true => Priority::LOWEST,
-                false => bucket.priority(cell, key),
+                false => seen.priority(),
             };
             // BUSY cells count as taken: most of them are being filled.
-            kept_count += usize::from(!key.is_empty() && sampling.keeps(priority));
-            if !key.is_busy() && weakest.as_ref().is_none_or(|weakest| priority.is_below(weakest.priority)) {
-                weakest = Some(Weakest { kept_count, priority, place: Some((bucket, cell, key)) });
+            kept_count += usize::from(!seen.key.is_empty() && sampling.keeps(priority));
+            if !seen.key.is_busy() && weakest.as_ref().is_none_or(|weakest| priority.is_below(weakest.priority)) {
+                weakest = Some(Weakest { kept_count, priority, place: Some(seen) });
             }
         }
         weakest.map(|weakest| Weakest { kept_count, ..weakest })
@@ -190,25 +226,20 @@ impl<'r> Weakest<'r> {
 }
 
 impl<'r> LiveTable<'r> {
-    fn view(lines: &'r [WordLine]) -> Result<LiveTable<'r>, SectionError> {
-        let given_bytes = (lines.len() * LINE_BYTES) as u64;
-        let needed_bytes = (HEADER_LINES as u64 + LEAST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
-        let [_, counters, buckets @ ..] = lines else {
-            return Err(SectionError::TooShort { given_bytes, needed_bytes });
-        };
-        match NonZeroU64::new((buckets.len() / BUCKET_LINES) as u64) {
-            Some(bucket_count) if bucket_count.get() < LEAST_BUCKETS => Err(SectionError::TooShort { given_bytes, needed_bytes }),
-            Some(bucket_count) if bucket_count.get() <= MOST_BUCKETS => Ok(LiveTable { counters, buckets, bucket_count }),
-            Some(_) => Err(SectionError::Damaged { field: "bucket_count" }),
-            None => Err(SectionError::TooShort { given_bytes, needed_bytes }),
-        }
+    /// Views lines as a table of that many buckets; `None` when it is too large for them.
+    fn view(lines: &'r [WordLine], bucket_count: NonZeroU64) -> Option<LiveTable<'r>> {
+        let [header, counters, rest @ ..] = lines else { return None };
+        let (tags, buckets) = rest.split_at_checked(tag_line_count(bucket_count.get()) as usize)?;
+        let buckets = buckets.get(..bucket_count.get().checked_mul(BUCKET_LINES as u64)? as usize)?;
+        Some(LiveTable { header, counters, tags, buckets, bucket_count })
     }
 
-    fn write_header(&self, header: &WordLine) {
-        header.0[1].store(VERSION, Ordering::Relaxed);
-        header.0[2].store(self.bucket_count.get(), Ordering::Relaxed);
+    fn write_header(&self) {
+        let [magic, version, bucket_count, ..] = &self.header.0;
+        version.store(VERSION, Ordering::Relaxed);
+        bucket_count.store(self.bucket_count.get(), Ordering::Relaxed);
         // ORDERING: Release, partner: the Acquire of the magic in `attach`.
-        header.0[0].store(MAGIC, Ordering::Release);
+        magic.store(MAGIC, Ordering::Release);
     }
 
     /// Stores a live block, together with the reference on its stack that the caller took.
@@ -219,8 +250,9 @@ impl<'r> LiveTable<'r> {
         if !Key::can_hold(address) {
             return Inserted::Unsampled;
         }
+        let hash = AddressHash::of(address);
         for _ in 0..INSERT_LOOKS {
-            if let Some(inserted) = self.try_insert(self.candidates(address), address, block) {
+            if let Some(inserted) = self.try_insert(hash, address, block) {
                 return inserted;
             }
         }
@@ -233,19 +265,13 @@ impl<'r> LiveTable<'r> {
         if !Key::can_hold(address) {
             return Removed::Unknown;
         }
-        for bucket in self.candidates(address).into_iter().flatten() {
-            for (cell, key) in bucket.keys() {
-                if !key.is_block() || key.address() != address {
-                    continue;
-                }
-                // A failed claim: pushed out this moment (or freed twice at once); the verdict
-                // below tells, because whoever pushes out first raises `sample_bytes`.
-                if let Some(claimed) = bucket.claim(cell, key) {
-                    let block = claimed.block();
-                    claimed.release();
-                    return Removed::Block(block);
-                }
-            }
+        let hash = AddressHash::of(address);
+        // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
+        // because whoever pushes out first raises `sample_bytes`.
+        if let Some(claimed) = self.find(self.candidates(hash), hash, address).and_then(Seen::claim) {
+            let block = claimed.block();
+            claimed.release();
+            return Removed::Block(block);
         }
         self.verdict_of_absence(address)
     }
@@ -260,7 +286,7 @@ impl<'r> LiveTable<'r> {
         let count = |word: usize| self.counters.0.get(word).map_or(0, |count| count.load(Ordering::Relaxed));
         LiveStats {
             cell_count: self.bucket_count.get() * BUCKET_CELLS as u64,
-            sample_bytes: count(SAMPLE_BYTES),
+            sample_bytes: self.sampling().sample_bytes(),
             lost: count(LOST),
             stale: count(STALE),
             pushed_out: count(PUSHED_OUT),
@@ -271,8 +297,8 @@ impl<'r> LiveTable<'r> {
     /// missed, no block is torn. Blocks that left the sample but not yet the table are among
     /// them (they hold references); their [`Sampling::factor`] is 0.
     pub fn blocks(&self) -> impl Iterator<Item = (u64, LiveBlock)> + use<'r> {
-        let buckets = self.buckets;
-        let all = (0..self.bucket_count.get()).filter_map(move |number| Bucket::at(buckets, number));
+        let table = *self;
+        let all = (0..self.bucket_count.get()).filter_map(move |number| table.bucket(number));
         all.flat_map(|bucket| (0..BUCKET_CELLS).filter_map(move |cell| bucket.read(cell)))
     }
 
@@ -280,22 +306,52 @@ impl<'r> LiveTable<'r> {
     /// writing again, before it uses it.
     pub fn reset_in_flight(&self) {
         for number in 0..self.bucket_count.get() {
-            if let Some(bucket) = Bucket::at(self.buckets, number) {
+            if let Some(bucket) = self.bucket(number) {
                 bucket.reset_busy();
             }
         }
     }
 
-    fn candidates(&self, address: u64) -> Candidates<'r> {
+    #[inline]
+    fn bucket(&self, number: u64) -> Option<Bucket<'r>> {
+        Bucket::at(self.buckets, self.tags, number)
+    }
+
+    #[inline]
+    fn candidates(&self, hash: AddressHash) -> Candidates {
         // Set before anything is stored in the second pair, so whoever looks for a block of its
         // own sees it (L2 orders the insert before).
-        let has_overflown = self.counters.0[OVERFLOWN].load(Ordering::Relaxed) != 0;
-        let [first, second, third, fourth] = AddressHash::of(address).buckets(self.bucket_count).map(|number| Bucket::at(self.buckets, number));
-        if has_overflown { [first, second, third, fourth] } else { [first, second, None, None] }
+        let has_overflown = self.header.0[OVERFLOWN].load(Ordering::Relaxed) != 0;
+        Candidates { numbers: hash.buckets(self.bucket_count), count: if has_overflown { 4 } else { 2 } }
+    }
+
+    #[inline]
+    fn tags_of(&self, number: u64) -> Tags {
+        tags::word_of(self.tags, number).map_or(Tags::NONE, Tags::load)
+    }
+
+    /// The stored block of that address.
+    #[inline]
+    fn find(&self, candidates: Candidates, hash: AddressHash, address: u64) -> Option<Seen<'r>> {
+        let tag = hash.tag();
+        let mut hits = candidates.numbers().filter(|number| self.tags_of(*number).has(tag));
+        hits.find_map(|number| self.bucket(number)?.find(tag, address))
+    }
+
+    /// An empty cell in the emptiest bucket; in any other one when its empty cells are BUSY.
+    #[inline]
+    fn find_empty(&self, candidates: Candidates) -> Option<Seen<'r>> {
+        let counted = candidates.numbers().map(|number| (number, self.tags_of(number).empty_count()));
+        let (emptiest, count) = counted.reduce(|best, other| if best.1 < other.1 { other } else { best })?;
+        if count == 0 {
+            return None;
+        }
+        let empty_cell_of = |number| self.bucket(number)?.find_empty();
+        empty_cell_of(emptiest).or_else(|| candidates.numbers().find_map(empty_cell_of))
     }
 
     fn sample_bytes(&self) -> &'r AtomicU64 {
-        &self.counters.0[SAMPLE_BYTES]
+        &self.header.0[SAMPLE_BYTES]
     }
 
     fn count(&self, word: usize) {
@@ -305,55 +361,58 @@ impl<'r> LiveTable<'r> {
     }
 
     /// One look; `None` when another thread took the chosen cell.
-    fn try_insert(&self, candidates: Candidates<'r>, address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let look = look_at(candidates, address);
-        let sampling = self.sampling();
-        let is_kept = sampling.contains(address, block.size.min(cell::MOST_SIZE));
-        match (look.same, look.empty) {
-            (Some((bucket, cell, key)), _) => {
-                let stale = bucket.claim(cell, key)?;
-                let old = stale.block();
-                self.count(STALE);
-                if is_kept {
-                    stale.store(address, block);
-                    return Some(Inserted::Replaced(old));
-                }
-                stale.release();
-                Some(Inserted::UnsampledReplaced(old))
+    fn try_insert(&self, hash: AddressHash, address: u64, block: &LiveBlock) -> Option<Inserted> {
+        let candidates = self.candidates(hash);
+        let new = Priority::of_hash(hash, block.size.min(cell::MOST_SIZE));
+        let is_kept = self.sampling().keeps(new);
+        if let Some(same) = self.find(candidates, hash, address) {
+            let stale = same.claim()?;
+            let old = stale.block();
+            self.count(STALE);
+            if is_kept {
+                stale.store(address, block);
+                return Some(Inserted::Replaced(old));
             }
-            (None, _) if !is_kept => Some(Inserted::Unsampled),
-            (None, Some((bucket, cell, key))) if sampling.sample_bytes() == 0 => {
-                bucket.claim(cell, key)?.store(address, block);
-                Some(Inserted::Stored)
-            }
-            (None, _) if self.counters.0[OVERFLOWN].load(Ordering::Relaxed) == 0 => {
-                self.counters.0[OVERFLOWN].store(1, Ordering::Relaxed);
-                None
-            }
-            (None, _) => self.insert_sampled(candidates, address, block),
+            stale.release();
+            return Some(Inserted::UnsampledReplaced(old));
         }
+        if !is_kept {
+            return Some(Inserted::Unsampled);
+        }
+        if let Some(empty) = self.find_empty(candidates) {
+            empty.claim()?.store(address, block);
+            return Some(Inserted::Stored);
+        }
+        if self.header.0[OVERFLOWN].load(Ordering::Relaxed) == 0 {
+            self.header.0[OVERFLOWN].store(1, Ordering::Relaxed);
+            return None;
+        }
+        self.push_out(candidates, new, address, block)
     }
 
-    /// Takes an empty cell, or the place of a block that is no longer in the sample, in the
-    /// bucket with the fewest blocks of the sample. Is there none, the weakest of all leaves the
-    /// sample; if that is the new block, it stays out.
-    fn insert_sampled(&self, candidates: Candidates<'r>, address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let new = Priority::of(address, block.size.min(cell::MOST_SIZE));
+    /// Takes the place of a block that is no longer in the sample, in the bucket with the fewest
+    /// blocks of the sample, or in the first one that has few enough. Is there none, the weakest of all leaves the sample; if that is
+    /// the new block, it stays out.
+    #[inline(never)]
+    fn push_out(&self, candidates: Candidates, new: Priority, address: u64, block: &LiveBlock) -> Option<Inserted> {
         let mut chosen = Weakest { kept_count: BUCKET_CELLS, priority: new, place: None };
         let sampling = self.sampling();
-        for bucket in candidates.into_iter().flatten() {
+        for bucket in candidates.numbers().filter_map(|number| self.bucket(number)) {
             chosen = chosen.or_better(Weakest::of(bucket, sampling));
+            if chosen.kept_count <= ROOMY {
+                break;
+            }
         }
-        let Some((bucket, cell, key)) = chosen.place else {
+        let Some(place) = chosen.place else {
             self.drop_from_sample(chosen.priority);
             return Some(Inserted::Unsampled);
         };
-        if key.is_empty() {
-            bucket.claim(cell, key)?.store(address, block);
+        if place.key.is_empty() {
+            place.claim()?.store(address, block);
             return Some(Inserted::Stored);
         }
         self.drop_from_sample(chosen.priority);
-        let claimed = bucket.claim(cell, key)?;
+        let claimed = place.claim()?;
         let old = claimed.block();
         // The priority was read from a cell that could change: look again now that it cannot.
         if self.sampling().contains(claimed.address(), old.size) {
@@ -375,28 +434,6 @@ impl<'r> LiveTable<'r> {
         let lost = self.counters.0[LOST].load(Ordering::Relaxed);
         if lost == 0 && self.sampling().contains_any_size(address) { Removed::Unknown } else { Removed::Unsampled }
     }
-}
-
-/// Looks for the address, and for an empty cell in the emptier bucket.
-fn look_at(candidates: Candidates<'_>, address: u64) -> Look<'_> {
-    let mut look = Look { same: None, empty: None };
-    let mut most_empty = 0;
-    for bucket in candidates.into_iter().flatten() {
-        let mut first_empty = None;
-        let mut empty_count = 0;
-        for (cell, key) in bucket.keys() {
-            if key.is_empty() {
-                empty_count += 1;
-                first_empty = first_empty.or(Some((bucket, cell, key)));
-            } else if key.is_block() && key.address() == address {
-                look.same = Some((bucket, cell, key));
-            }
-        }
-        if empty_count > most_empty {
-            (most_empty, look.empty) = (empty_count, first_empty);
-        }
-    }
-    look
 }
 
 #[cfg(all(test, not(loom)))]

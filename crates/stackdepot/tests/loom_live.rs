@@ -8,8 +8,8 @@ use loom::thread;
 use stackdepot::live::{Inserted, LiveBlock, LiveTable, Removed};
 use stackdepot::{SectionMemory, WeakHandle};
 
-/// Two header lines and two buckets of four lines.
-const LINES: usize = 10;
+/// Two header lines, one of tags, and two buckets of four lines.
+const LINES: usize = 11;
 
 fn table(memory: &SectionMemory) -> LiveTable<'_> {
     LiveTable::of_memory(memory).unwrap()

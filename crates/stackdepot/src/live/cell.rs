@@ -15,11 +15,12 @@
 //! stored reference leaves the table exactly once, however many threads race for it and
 //! whatever the versions are. The version is for readers, who copy without claiming.
 
-use super::sample::Priority;
+use super::sample::{AddressHash, Priority};
+use super::tags::{self, Tag, Tags};
 use crate::handle::WeakHandle;
 use crate::ring::{bits_of, handle_of};
 use crate::section::WordLine;
-use crate::sync::{Ordering, fence};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Cells of a bucket.
 pub(crate) const BUCKET_CELLS: usize = if cfg!(loom) { 1 } else { 8 };
@@ -93,6 +94,14 @@ impl Key {
         self.address() != 0 && !self.is_busy()
     }
 
+    /// The tag of its address, whether the cell is BUSY or not.
+    pub const fn tag(self) -> Tag {
+        match self.address() {
+            0 => Tag::EMPTY,
+            address => AddressHash::of(address).tag(),
+        }
+    }
+
     const fn busy(self) -> Key {
         Key(self.0 | Self::BUSY)
     }
@@ -104,10 +113,19 @@ impl Key {
     }
 }
 
-/// One bucket: eight cells in four lines.
+/// One bucket: eight cells in four lines, and a word of tags elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket<'r> {
     lines: &'r [WordLine; BUCKET_LINES],
+    tags: &'r AtomicU64,
+}
+
+/// A cell and the key that was seen there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'r> {
+    pub bucket: Bucket<'r>,
+    pub cell: usize,
+    pub key: Key,
 }
 
 /// A cell that this thread made BUSY, and the key that was there.
@@ -121,42 +139,48 @@ pub(crate) struct Claimed<'r> {
 
 impl<'r> Bucket<'r> {
     /// The bucket of a number, if it is inside.
-    pub fn at(buckets: &'r [WordLine], number: u64) -> Option<Bucket<'r>> {
-        let start = (number as usize).checked_mul(BUCKET_LINES)?;
-        let lines = buckets.get(start..)?.first_chunk()?;
-        Some(Bucket { lines })
+    #[inline]
+    pub fn at(buckets: &'r [WordLine], tags: &'r [WordLine], number: u64) -> Option<Bucket<'r>> {
+        let number = number as usize;
+        let lines = buckets.get(number.checked_mul(BUCKET_LINES)?..)?.first_chunk()?;
+        Some(Bucket { lines, tags: tags::word_of(tags, number as u64)? })
     }
 
-    /// The keys now, with their cells.
+    /// Which cells may hold what; see `live/tags.rs`.
     #[inline]
-    pub fn keys(self) -> impl Iterator<Item = (usize, Key)> + 'r {
+    pub fn tags(self) -> Tags {
+        Tags::load(self.tags)
+    }
+
+    /// All cells with their keys now.
+    pub fn cells(self) -> impl Iterator<Item = Seen<'r>> {
+        (0..BUCKET_CELLS).filter_map(move |cell| self.look(cell))
+    }
+
+    /// The stored block of that address, if it is in one of the cells with its tag.
+    #[inline]
+    pub fn find(self, tag: Tag, address: u64) -> Option<Seen<'r>> {
+        self.tags().cells(tag).filter_map(|cell| self.look(cell)).find(|seen| seen.key.is_block() && seen.key.address() == address)
+    }
+
+    /// An empty cell among those without a tag (the others are BUSY).
+    #[inline]
+    pub fn find_empty(self) -> Option<Seen<'r>> {
+        self.tags().cells(Tag::EMPTY).filter_map(|cell| self.look(cell)).find(|seen| seen.key.is_empty())
+    }
+
+    #[inline]
+    fn look(self, cell: usize) -> Option<Seen<'r>> {
         // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
         // block because it was pushed out sees the `sample_bytes` that pushed it out.
-        self.lines[0].0.iter().take(BUCKET_CELLS).map(|key| Key(key.load(Ordering::Acquire))).enumerate()
+        let key = Key(self.lines[0].0.get(cell)?.load(Ordering::Acquire));
+        Some(Seen { bucket: self, cell, key })
     }
 
     /// The words of a cell, which may be changing.
     fn words(self, cell: usize) -> [u64; 3] {
         let [_, stacks, sizes, times] = self.lines;
         [stacks, sizes, times].map(|line| line.0.get(cell).map_or(0, |word| word.load(Ordering::Relaxed)))
-    }
-
-    /// A guess at the cell's priority, to be looked at again once the cell is claimed.
-    pub fn priority(self, cell: usize, key: Key) -> Priority {
-        let [_, size, _] = self.words(cell);
-        Priority::of(key.address(), size & MOST_SIZE)
-    }
-
-    /// Makes the cell BUSY if it still has that key.
-    pub fn claim(self, cell: usize, key: Key) -> Option<Claimed<'r>> {
-        let word = self.lines[0].0.get(cell)?;
-        // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
-        // visible and its reads are over (`keys` acquired that too, except where the same key
-        // came back after 2^15 reuses, which no model is large enough to show). Release: keeps the chain from a push-out to whoever
-        // finds the address gone. Failure: another thread took it; Acquire, because who loses
-        // its block to a push-out this way must see the `sample_bytes` that did it.
-        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire).ok()?;
-        Some(Claimed { bucket: self, cell, key })
     }
 
     /// A consistent copy of a stored block, without claiming it.
@@ -172,14 +196,38 @@ impl<'r> Bucket<'r> {
         is_stable.then(|| (key.address(), LiveBlock::from_words(words)))
     }
 
-    /// Empties the cell if its owner died in it; nobody else may be using the table.
+    /// Empties the cells whose owners died in them, and makes the tags agree with the keys (L4);
+    /// nobody else may be using the table.
     pub fn reset_busy(self) {
-        for word in &self.lines[0].0 {
+        for word in self.lines[0].0.iter().take(BUCKET_CELLS) {
             let key = Key(word.load(Ordering::Relaxed));
             if key.is_busy() {
                 word.store(key.next(0).0, Ordering::Relaxed);
             }
         }
+        Tags::rewrite(self.tags, self.cells().map(|seen| (seen.cell, seen.key.tag())));
+    }
+}
+
+impl<'r> Seen<'r> {
+    /// A guess at the block's priority, to be looked at again once the cell is claimed.
+    pub fn priority(&self) -> Priority {
+        let [_, size, _] = self.bucket.words(self.cell);
+        Priority::of(self.key.address(), size & MOST_SIZE)
+    }
+
+    /// Makes the cell BUSY if it still has that key.
+    pub fn claim(self) -> Option<Claimed<'r>> {
+        let Seen { bucket, cell, key } = self;
+        let word = bucket.lines[0].0.get(cell)?;
+        // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
+        // visible and its reads are over (`look` acquired that too, except where the same key
+        // came back after 2^15 reuses, which no model is large enough to show). Release: keeps
+        // the chain from a push-out to whoever finds the address gone. Failure: another thread
+        // took it; Acquire, because who loses its block to a push-out this way must see the
+        // `sample_bytes` that did it.
+        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        Some(Claimed { bucket, cell, key })
     }
 }
 
@@ -219,10 +267,13 @@ impl Claimed<'_> {
     }
 
     fn publish(self, address: u64) {
+        let next = self.key.next(address);
+        // Before the key (L4): from then on the cell is somebody else's.
+        Tags::exchange(self.bucket.tags, self.cell, self.key.tag(), next.tag());
         if let Some(word) = self.bucket.lines[0].0.get(self.cell) {
-            // ORDERING: Release, partner: the Acquire of `claim`, `keys` and `read`: they see
+            // ORDERING: Release, partner: the Acquire of `claim`, `look` and `read`: they see
             // the words that were stored, and our reads of them are over.
-            word.store(self.key.next(address).0, Ordering::Release);
+            word.store(next.0, Ordering::Release);
         }
     }
 }

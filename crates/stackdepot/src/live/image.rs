@@ -7,7 +7,7 @@
 //! multiple of 2^15 times between the two copies.
 
 use super::cell::{BUCKET_CELLS, BUCKET_LINES, Key, LiveBlock};
-use super::{HEADER_LINES, LEAST_BUCKETS, LOST, LiveStats, MAGIC, MOST_BUCKETS, PUSHED_OUT, SAMPLE_BYTES, STALE, Sampling, VERSION};
+use super::{BUCKET_COUNT, HEADER_LINES, LEAST_BUCKETS, LOST, LiveStats, MAGIC, MOST_BUCKETS, PUSHED_OUT, SAMPLE_BYTES, STALE, Sampling, VERSION, line_count, tag_line_count};
 use crate::section::{LINE_BYTES, SectionError, word_at};
 use core::num::NonZeroU64;
 
@@ -21,9 +21,9 @@ pub(super) fn checked_bucket_count(magic: u64, word: impl Fn(usize) -> u64, give
     if word(1) != VERSION {
         return Err(SectionError::Version { found: word(1) });
     }
-    let bucket_count = NonZeroU64::new(word(2)).filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
+    let bucket_count = NonZeroU64::new(word(BUCKET_COUNT)).filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
     let bucket_count = bucket_count.ok_or(SectionError::Damaged { field: "bucket_count" })?;
-    let needed_bytes = (HEADER_LINES as u64 + bucket_count.get() * BUCKET_LINES as u64) * LINE_BYTES as u64;
+    let needed_bytes = line_count(bucket_count.get()) * LINE_BYTES as u64;
     if given_bytes < needed_bytes {
         return Err(SectionError::TooShort { given_bytes, needed_bytes });
     }
@@ -53,7 +53,7 @@ impl LiveHeaderImage {
         let counter = |word: usize| word_at(bytes, LINE_BYTES / 8 + word);
         let stats = LiveStats {
             cell_count: bucket_count * BUCKET_CELLS as u64,
-            sample_bytes: counter(SAMPLE_BYTES),
+            sample_bytes: word_at(bytes, SAMPLE_BYTES),
             lost: counter(LOST),
             stale: counter(STALE),
             pushed_out: counter(PUSHED_OUT),
@@ -64,7 +64,7 @@ impl LiveHeaderImage {
     /// Offset of the first bucket in the table, and the number of buckets, each
     /// [`BucketImage::BYTES`] long.
     pub fn buckets(&self) -> (u64, u64) {
-        (Self::BYTES as u64, self.bucket_count)
+        (Self::BYTES as u64 + tag_line_count(self.bucket_count) * LINE_BYTES as u64, self.bucket_count)
     }
 
     /// The counters.

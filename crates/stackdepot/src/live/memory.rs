@@ -1,8 +1,8 @@
 //! Making a live table in memory and viewing one that is there.
 
-use super::LiveTable;
+use super::{LiveTable, buckets_in};
 #[cfg(not(loom))]
-use super::{BUCKET_LINES, HEADER_LINES, LEAST_BUCKETS, MOST_BUCKETS, image};
+use super::{LEAST_BUCKETS, MOST_BUCKETS, image, line_count};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
 use crate::section::SectionError;
@@ -10,6 +10,7 @@ use crate::section::SectionError;
 use crate::section::{LINE_BYTES, WordLine};
 #[cfg(not(loom))]
 use crate::sync::Ordering;
+use core::num::NonZeroU64;
 
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
@@ -54,24 +55,22 @@ mod real {
         pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, SectionError> {
             // SAFETY: the caller's promise, passed on.
             let lines = unsafe { lines_at(base, bytes) }?;
-            let table = LiveTable::view(lines)?;
-            let Some(header) = lines.first() else { return Err(SectionError::Foreign { what: "live table" }) };
+            let short = SectionError::TooShort { given_bytes: bytes as u64, needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64 };
+            let header = lines.first().ok_or(short)?;
             // ORDERING: Acquire, partner: `write_header`.
             let magic = header.0[0].load(Ordering::Acquire);
             let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
             let bucket_count = image::checked_bucket_count(magic, word, bytes as u64)?;
-            Ok(LiveTable { bucket_count, ..table })
+            LiveTable::view(lines, bucket_count).ok_or(short)
         }
     }
 
     fn make(lines: &[WordLine]) -> Result<LiveTable<'_>, ConfigError> {
-        let least = (HEADER_LINES as u64 + LEAST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
-        let most = (HEADER_LINES as u64 + MOST_BUCKETS * BUCKET_LINES as u64) * LINE_BYTES as u64;
-        let value = (lines.len() * LINE_BYTES) as u64;
-        let table = LiveTable::view(lines).map_err(|_| ConfigError::OutOfRange { field: "live table bytes", value, least, most })?;
-        if let Some(header) = lines.first() {
-            table.write_header(header);
-        }
+        let [value, least, most] = [lines.len() as u64, line_count(LEAST_BUCKETS), line_count(MOST_BUCKETS)].map(|lines| lines * LINE_BYTES as u64);
+        let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64)).filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
+        let table = bucket_count.and_then(|bucket_count| LiveTable::view(lines, bucket_count));
+        let table = table.ok_or(ConfigError::OutOfRange { field: "live table bytes", value, least, most })?;
+        table.write_header();
         Ok(table)
     }
 }
@@ -80,10 +79,11 @@ mod real {
 impl<'r> LiveTable<'r> {
     /// A table over loom's boxes.
     pub fn of_memory(memory: &'r crate::section::SectionMemory) -> Result<LiveTable<'r>, SectionError> {
-        let table = LiveTable::view(memory.lines())?;
-        if let Some(header) = memory.lines().first() {
-            table.write_header(header);
-        }
+        let lines = memory.lines();
+        let short = SectionError::TooShort { given_bytes: lines.len() as u64, needed_bytes: 0 };
+        let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64)).ok_or(short)?;
+        let table = LiveTable::view(lines, bucket_count).ok_or(short)?;
+        table.write_header();
         Ok(table)
     }
 }

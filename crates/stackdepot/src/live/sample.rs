@@ -16,6 +16,7 @@
 //! that many times its size in bytes: [`Sampling::factor`]. Readers must skip cells that are
 //! no longer in the set (they wait for their place to be needed): `factor` says 0 for these.
 
+use super::tags::Tag;
 use core::num::NonZeroU64;
 
 /// The weight of an empty block.
@@ -39,6 +40,12 @@ impl AddressHash {
     /// The coin: 1 ..= 2^32 - 1, even numbers left out (so that it is never 0).
     pub const fn coin(self) -> u64 {
         self.0 & 0xffff_ffff | 1
+    }
+
+    /// What stands for the address where a byte must do.
+    pub const fn tag(self) -> Tag {
+        // The coin's lowest byte: of a block in the sample only the coin's top bits are not free.
+        Tag::of_byte(self.0 as u8)
     }
 
     /// The candidate buckets, in pairs; independent of each other and of the coin.
@@ -67,7 +74,11 @@ impl Priority {
     pub const LOWEST: Priority = Priority { weight: 0, coin: 1 };
 
     pub const fn of(address: u64, size: u64) -> Priority {
-        Priority { weight: weight_of(size), coin: AddressHash::of(address).coin() }
+        Priority::of_hash(AddressHash::of(address), size)
+    }
+
+    pub const fn of_hash(hash: AddressHash, size: u64) -> Priority {
+        Priority { weight: weight_of(size), coin: hash.coin() }
     }
 
     /// Whether it drops out before `other` does.

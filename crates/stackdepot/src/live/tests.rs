@@ -163,13 +163,13 @@ fn cell_of_a_killed_thread_is_skipped_until_the_table_is_opened_again() {
     let mut lines = memory(16);
     let table = LiveTable::new(&mut lines).unwrap();
     assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
-    let bucket = table.candidates(0x1000)[0].unwrap();
-    let (cell, key) = bucket.keys().find(|(_, key)| key.address() == 0x1000).unwrap();
-    let _killed = bucket.claim(cell, key).unwrap();
+    let stored = table.find(table.candidates(AddressHash::of(0x1000)), AddressHash::of(0x1000), 0x1000).unwrap();
+    let _killed = stored.claim().unwrap();
     assert_eq!(table.blocks().count(), 0);
     assert_eq!(table.remove(0x1000), Removed::Unknown);
     table.reset_in_flight();
-    assert!(bucket.keys().all(|(_, key)| key.is_empty()));
+    assert!(stored.bucket.cells().all(|seen| seen.key.is_empty()));
+    assert_eq!(stored.bucket.tags().empty_count(), 8);
 }
 
 #[test]
@@ -276,9 +276,9 @@ fn copied_bytes_show_what_the_table_holds() {
 }
 
 fn bytes_of(table: &LiveTable<'_>) -> Vec<u8> {
-    let header = [MAGIC, VERSION, table.bucket_count.get(), 0, 0, 0, 0, 0];
-    let words = core::iter::once(table.counters).chain(table.buckets).flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
-    header.into_iter().chain(words).flat_map(u64::to_le_bytes).collect()
+    let lines = [table.header, table.counters].into_iter().chain(table.tags).chain(table.buckets);
+    let words = lines.flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
+    words.flat_map(u64::to_le_bytes).collect()
 }
 
 #[test]

@@ -1,0 +1,137 @@
+//! One byte per cell that says which blocks a bucket cannot hold, and where its room is.
+//!
+//! Key type: [`Tags`], the eight bytes of one bucket in one word. The words of all buckets lie
+//! together (one byte where the keys take eight and a whole cell 32), so they stay in the cache
+//! when the buckets do not: whoever looks for an address, or for the emptiest bucket, reads
+//! these words and then goes to the one key line that matters. A free of a block that is not
+//! in the sample touches no bucket at all, but for one in eight that meets its own tag.
+//!
+//! A tag is 0 (the cell is empty, or its owner is on the way) or 1 ..= 255 from the address.
+//!
+//! INVARIANT L4: while a key is that of a stored block, the cell's byte is that block's tag. The
+//! owner of the BUSY cell (L1) changes the byte, before it publishes the key, by an exclusive or
+//! that leaves the other bytes alone. So an address whose tag stands in none of its buckets is
+//! not in the table; a tag that does stand there proves nothing before the key is read.
+
+use super::cell::BUCKET_CELLS;
+use crate::section::WordLine;
+use crate::sync::{AtomicU64, Ordering};
+
+/// A one in each byte of a cell.
+const ONES: u64 = u64::MAX / 255 >> (64 - 8 * BUCKET_CELLS as u32);
+const TOP_BITS: u64 = ONES << 7;
+
+/// The byte of an address; 0 stands for no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tag(u8);
+
+impl Tag {
+    /// Of an empty cell.
+    pub const EMPTY: Tag = Tag(0);
+
+    /// From a byte of an address's hash.
+    pub const fn of_byte(byte: u8) -> Tag {
+        Tag(if byte == 0 { 1 } else { byte })
+    }
+}
+
+/// The tags of one bucket, as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tags(u64);
+
+/// The word of a bucket.
+#[inline]
+pub(crate) fn word_of(lines: &[WordLine], bucket_number: u64) -> Option<&AtomicU64> {
+    lines.get((bucket_number / 8) as usize)?.0.get((bucket_number % 8) as usize)
+}
+
+impl Tags {
+    /// Of no bucket: nothing is in it, and no room.
+    pub const NONE: Tags = Tags(u64::MAX);
+
+    /// What the bucket's word says now.
+    #[inline]
+    pub fn load(word: &AtomicU64) -> Tags {
+        // ORDERING: Acquire, partner: the Release of `exchange`: who does not find its block's tag
+        // because the block was pushed out sees the `sample_bytes` that pushed it out.
+        Tags(word.load(Ordering::Acquire))
+    }
+
+    /// Changes one cell's tag; for the owner of that cell.
+    pub fn exchange(word: &AtomicU64, cell: usize, old: Tag, new: Tag) {
+        if old != new {
+            // ORDERING: Release, partner: the Acquire of `load`.
+            word.fetch_xor(u64::from(old.0 ^ new.0) << (8 * cell), Ordering::Release);
+        }
+    }
+
+    /// Writes the word anew from what the cells hold; for whoever has the table for itself.
+    pub fn rewrite(word: &AtomicU64, tags: impl Iterator<Item = (usize, Tag)>) {
+        let bits = tags.fold(0, |bits, (cell, tag)| bits | u64::from(tag.0) << (8 * cell));
+        word.store(bits, Ordering::Relaxed);
+    }
+
+    /// The cells that have this tag, lowest first.
+    #[inline]
+    pub fn cells(self, tag: Tag) -> impl Iterator<Item = usize> {
+        let mut marks = self.marks(tag);
+        core::iter::from_fn(move || {
+            let cell = (marks != 0).then_some(marks.trailing_zeros() as usize / 8);
+            marks &= marks.wrapping_sub(1);
+            cell
+        })
+    }
+
+    /// Whether any cell has this tag.
+    #[inline]
+    pub fn has(self, tag: Tag) -> bool {
+        self.marks(tag) != 0
+    }
+
+    /// How many cells have no tag.
+    #[inline]
+    pub fn empty_count(self) -> u32 {
+        self.marks(Tag::EMPTY).count_ones()
+    }
+
+    /// The top bit of each byte that is `tag`.
+    #[inline]
+    fn marks(self, tag: Tag) -> u64 {
+        let difference = self.0 ^ ONES * u64::from(tag.0);
+        // No carry crosses a byte: exact, not only for the lowest one.
+        let low_bits = TOP_BITS - ONES;
+        !((difference & low_bits) + low_bits | difference) & TOP_BITS
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn cells_of_a_tag_are_exactly_those_whose_byte_it_is() {
+        let words = [0, u64::MAX, 0x0100_0001_0100_0100, 0x8000_8080_0180_7f00, 0x01ff_feff_0201_ff01, 0x7f80_8100_ff00_0000];
+        for (word, tag) in words.into_iter().flat_map(|word| (0..=255).map(move |tag| (word, Tag(tag)))) {
+            let expected: Vec<usize> = word.to_le_bytes().iter().enumerate().filter(|(_, byte)| **byte == tag.0).map(|(cell, _)| cell).collect();
+            assert_eq!(Tags(word).cells(tag).collect::<Vec<_>>(), expected, "{word:#x} {tag:?}");
+            assert!(tag != Tag::EMPTY || Tags(word).empty_count() as usize == expected.len());
+        }
+    }
+
+    #[test]
+    fn exchange_changes_one_byte_only() {
+        let word = AtomicU64::new(0x1122_3344_5566_7788);
+        Tags::exchange(&word, 3, Tag(0x55), Tag(0xff));
+        Tags::exchange(&word, 7, Tag(0x11), Tag::EMPTY);
+        Tags::exchange(&word, 0, Tag(0x88), Tag(0x88));
+        assert_eq!(word.load(Ordering::Relaxed), 0x0022_3344_ff66_7788);
+    }
+
+    #[test]
+    fn no_address_has_the_tag_of_an_empty_cell() {
+        assert!((0..=255).all(|byte| Tag::of_byte(byte) != Tag::EMPTY));
+    }
+}
