@@ -60,7 +60,7 @@ pub fn perform(arguments: &EventsArguments) -> Result<ExitCode, Failure> {
         .collect();
     let done = if arguments.json {
         let ring = recording.snapshot.ring_stats();
-        json::print(&Document {
+        json::print_rows(&Document {
             format: json::FORMAT,
             program: recording.program(),
             pid: recording.info().pid,

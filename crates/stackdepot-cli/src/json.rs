@@ -32,14 +32,25 @@ pub fn optional_address<S: serde::Serializer>(
     }
 }
 
-/// Writes a document and a newline to stdout, rows of lists as they come.
+/// Writes a document and a newline to stdout.
 ///
 /// # Errors
 /// The document could not be written.
 pub fn print(document: &impl Serialize) -> Result<ExitCode, Failure> {
+    print_with(document, PrettyFormatter::new())
+}
+
+/// Writes a document of many rows, each on a line and as it comes.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_rows(document: &impl Serialize) -> Result<ExitCode, Failure> {
+    print_with(document, Lines::default())
+}
+
+fn print_with(document: &impl Serialize, formatter: impl Formatter) -> Result<ExitCode, Failure> {
     output::stream(|stdout| {
-        let mut serializer = Serializer::with_formatter(&mut *stdout, Lines::default());
-        document.serialize(&mut serializer)?;
+        document.serialize(&mut Serializer::with_formatter(&mut *stdout, formatter))?;
         stdout.write_all(b"\n")
     })
 }

@@ -92,6 +92,19 @@ impl SharedFile {
     }
 }
 
+/// A process that does nothing, with a variable in its environment.
+#[cfg(test)]
+pub fn sleeper(name: &str, value: &OsStr) -> std::process::Child {
+    let mut command = std::process::Command::new("sleep");
+    let child = command.arg("60").env(name, value).spawn().unwrap();
+    // A new program closes our pipe to it some moments before its environment can be read.
+    let environment = format!("/proc/{}/environ", child.id());
+    while std::fs::read(&environment).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    child
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,12 +138,7 @@ mod tests {
     fn a_live_process_is_found_by_its_environment() {
         let mark = format!("STACKDEPOT_TEST_MARK_{}", std::process::id());
         assert_eq!(user_of(mark.as_bytes()), None);
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .env(&mark, "1")
-            .spawn()
-            .unwrap();
-        // The environment is the new program's once the exec is done, which spawn waits for.
+        let mut child = sleeper(&mark, OsStr::new("1"));
         assert_eq!(user_of(mark.as_bytes()), Some(child.id()));
         child.kill().unwrap();
         child.wait().unwrap();

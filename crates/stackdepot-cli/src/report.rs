@@ -104,7 +104,7 @@ fn symbolize<'a>(
 
 fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<ExitCode, Failure> {
     let (live, without_stack) = (recording.live(), recording.without_stack());
-    json::print(&Document {
+    json::print_rows(&Document {
         format: json::FORMAT,
         program: recording.program(),
         pid: recording.info().pid,

@@ -337,6 +337,20 @@ fn a_setuid_program_of_another_user_is_refused() {
 }
 
 #[test]
+fn an_allocator_under_another_name_is_told_before_the_program_runs() {
+    let scratch = Scratch::new("hidden");
+    let program = scratch.compile("hidden_allocator", &[]);
+    let (status, _, stderr) = run(scratch.stackdepot().args(["run", "-q", "--"]).arg(&program));
+    assert_eq!(status, Some(0), "{stderr}");
+    assert_one_line(&stderr);
+    assert!(stderr.contains("Rust program with jemalloc"), "{stderr}");
+    assert!(
+        stderr.contains("a wrapper for Rust's global allocator is not there yet"),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_script_without_an_interpreter_goes_to_the_shell() {
     let scratch = Scratch::new("script");
     let script = scratch.join("script");
@@ -380,10 +394,50 @@ fn children_of_a_program_get_files_of_their_own() {
     let script = "ls / >/dev/null; ls /usr >/dev/null; true";
     let (status, _, stderr) = run(scratch.stackdepot().args(["run", "--", "sh", "-c", script]));
     assert_eq!(status, Some(0));
-    assert!(stderr.contains("later process"), "{stderr}");
+    assert!(stderr.contains("other programs of the run"), "{stderr}");
     assert!(scratch.recordings().len() > 1, "{:?}", scratch.recordings());
+    let first = scratch.recordings()[0].display().to_string();
     for recording in scratch.recordings() {
+        let name = recording.display().to_string();
+        let child = name.strip_prefix(&first).unwrap();
+        assert!(
+            child.bytes().all(|byte| b".-0123456789".contains(&byte)),
+            "{child}"
+        );
         let (status, _, stderr) = run(scratch.stackdepot().arg("report").arg(&recording));
         assert_eq!(status, Some(0), "{stderr}");
     }
+}
+
+#[test]
+fn recordings_that_cannot_be_moved_stay_and_are_told_in_one_line() {
+    let scratch = Scratch::new("unmovable");
+    let full = scratch.join("full");
+    std::fs::create_dir(&full).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=64K", "tmpfs"])
+        .arg(&full)
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: only root can mount a small file system");
+        return;
+    }
+    let script = "ls >/dev/null; ls >/dev/null; true";
+    let mut command = scratch.stackdepot();
+    command.current_dir(&full);
+    let (status, _, stderr) = run(command.args(["run", "--", "sh", "-c", script]));
+    let unmounted = Command::new("umount").arg(&full).status().unwrap();
+    assert!(unmounted.success());
+    assert_eq!(status, Some(0), "{stderr}");
+    let notes: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.contains("note"))
+        .collect();
+    assert_eq!(notes.len(), 1, "{stderr}");
+    assert!(notes[0].contains("cannot move 3 recordings"), "{stderr}");
+    let (_, path) = stderr.split_once("more: stackdepot report ").unwrap();
+    let path = std::path::Path::new(path.trim());
+    assert_eq!(run(scratch.stackdepot().arg("report").arg(path)).0, Some(0));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }

@@ -66,9 +66,9 @@ fn other_processes_that_hold_memory_are_named_with_the_command_to_see_it() {
             .stackdepot()
             .args(["run", "--", "sh", "-c", "ls >/dev/null; ./leaks; true"]));
     assert_eq!(status, Some(0), "{stderr}");
-    let line = stderr.lines().find(|line| line.contains("./leaks (pid"));
+    let line = stderr.lines().find(|line| line.contains("  leaks (pid"));
     assert!(line.unwrap().contains("10.1 MiB in 1 01"), "{stderr}");
-    assert!(follow(&scratch, &stderr, "./leaks (pid").contains("leak_b"));
+    assert!(follow(&scratch, &stderr, "  leaks (pid").contains("leak_b"));
 }
 
 #[test]
@@ -243,4 +243,17 @@ fn usage_errors_of_run_have_its_own_status_and_name_the_dashes() {
         common::assert_one_line(&stderr);
         assert!(stderr.contains(hint), "{words:?}: {stderr}");
     }
+}
+
+#[test]
+fn a_caller_that_ignores_the_end_of_its_children_does_not_confuse_run() {
+    let scratch = Scratch::new("sigchld");
+    let mut command = Command::new("env");
+    command
+        .arg("--ignore-signal=CHLD")
+        .arg(env!("CARGO_BIN_EXE_stackdepot"))
+        .args(["run", "-q", "--", "sh", "-c", "exit 3"]);
+    let (status, _, stderr) = run(command.current_dir(scratch.path()));
+    assert_eq!((status, stderr.as_str()), (Some(3), ""));
+    scratch.recording();
 }

@@ -246,11 +246,7 @@ mod tests {
         for name in [stale, used].iter().chain(&others) {
             std::fs::write(directory.join(name), "x").unwrap();
         }
-        let mut user = std::process::Command::new("sleep")
-            .arg("60")
-            .env("STACKDEPOT_TEST", directory.join(used))
-            .spawn()
-            .unwrap();
+        let mut user = processes::sleeper("STACKDEPOT_TEST", directory.join(used).as_os_str());
         let placed = place(&directory, "libstackdepot-0000000000000000.so");
         user.kill().unwrap();
         user.wait().unwrap();

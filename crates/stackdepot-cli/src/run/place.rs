@@ -222,11 +222,11 @@ impl Settled {
         }
         if let Some((from, to, error)) = failed.last() {
             self.notes.push(format!(
-                "cannot move {} to ./{}: {}; the place until `stackdepot clean` is {}",
+                "cannot move {} to ./{}: {}; they stay in {} until `stackdepot clean`",
                 counted(failed.len() as u64, "recording"),
                 to.display(),
                 reason(error),
-                from.display()
+                from.parent().unwrap_or(from).display()
             ));
         }
     }

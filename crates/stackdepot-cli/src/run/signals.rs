@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::iterator::{Handle, SignalsInfo};
 use signal_hook::low_level::siginfo::{Cause, Origin};
@@ -46,9 +46,12 @@ impl Forwarder {
     /// The system refuses a handler or the thread.
     pub fn start() -> std::io::Result<Forwarder> {
         let ignored = ignored_signals();
+        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+        // While SIGCHLD is ignored, nobody can wait for a program: a handler ends that.
         let taken = FORWARDED
             .iter()
-            .filter(|signal| ignored >> (**signal - 1) & 1 == 0);
+            .filter(|signal| !is_ignored(**signal))
+            .chain(Some(&SIGCHLD).filter(|signal| is_ignored(**signal)));
         let mut signals = SignalsInfo::<WithOrigin>::new(taken)?;
         let handle = signals.handle();
         let receiver = Arc::new(Receiver::default());
@@ -91,7 +94,7 @@ impl Receiver {
     }
 
     fn pass_on(&self, origin: &Origin) {
-        if matches!(origin.cause, Cause::Kernel) {
+        if matches!(origin.cause, Cause::Kernel) || origin.signal == SIGCHLD {
             return;
         }
         let Some(signal) = Signal::from_named_raw(origin.signal) else {

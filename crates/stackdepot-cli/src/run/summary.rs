@@ -125,7 +125,7 @@ fn write_others<'a>(text: &mut String, paths: impl Iterator<Item = &'a PathBuf>)
     let process_count = text::counted(paths.len() as u64, "recording");
     let _ = writeln!(
         text,
-        "{process_count} of other programs of the run, by what was live at their end:"
+        "{process_count} of other programs of the run, by what is live in them:"
     );
     others.sort_by_key(|other| Reverse((other.live.bytes, other.live.count)));
     let more = others.split_off(others.len().min(MOST_OTHERS));
@@ -172,9 +172,12 @@ fn look_at(paths: &[&PathBuf]) -> Vec<Other> {
     others
 }
 
-/// `sqlite3 my.db 'select ... (pid 4711)`
+/// `sqlite3 my.db 'select ... (pid 4711)`, without the directory of the program.
 fn short_title(recording: &Recording) -> String {
     let whole = recording.command();
+    let program_end = whole.find(' ').unwrap_or(whole.len());
+    let name_start = whole[..program_end].rfind('/').map_or(0, |slash| slash + 1);
+    let whole = &whole[name_start..];
     let mut command: String = whole.chars().take(MOST_COMMAND).collect();
     if command.len() < whole.len() {
         command.push_str("...");
