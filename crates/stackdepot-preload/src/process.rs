@@ -50,6 +50,19 @@ impl Recorder {
     }
 }
 
+impl Recorder {
+    /// Whether a block that the live table does not know is none: a forked child inherits blocks,
+    /// and what was lost may be freed all the same.
+    #[cold]
+    pub fn knows_every_block(&self) -> bool {
+        let region = &self.region;
+        let is_first = self.epoch == 1;
+        is_first
+            && region.counters.value(Counter::EventsUnrecorded) == 0
+            && region.live.stats().lost == 0
+    }
+}
+
 impl Path {
     /// Fills a path of zeros, where it lies: a handler's stack may be small.
     fn read_executable(&mut self) {

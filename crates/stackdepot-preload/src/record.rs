@@ -161,7 +161,9 @@ impl Call {
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
-                event.kind = EventKind::UnknownFree;
+                if self.recorder.knows_every_block() {
+                    event.kind = EventKind::UnknownFree;
+                }
                 region.counters.add(Counter::FreesUnknown, self.shard(), 1);
             }
         }

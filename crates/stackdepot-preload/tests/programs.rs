@@ -266,3 +266,32 @@ fn first_event_may_come_anywhere() {
     assert!(!events.is_empty());
     assert!(events.iter().all(|events| *events >= 200), "{events:?}");
 }
+
+#[test]
+fn block_freed_twice_is_told_from_one_that_a_child_inherited() {
+    let place = Place::new("double");
+    let program = place.compile("double.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    let bad: Vec<_> = found
+        .events()
+        .iter()
+        .filter(|event| event.kind == EventKind::UnknownFree)
+        .collect();
+    assert_eq!(bad.len(), 1);
+    let first_free = found
+        .events()
+        .iter()
+        .find(|event| event.kind == EventKind::Free && event.address == bad[0].address)
+        .expect("the free that was right");
+    // Newest first; all three stacks are there to be shown.
+    assert!(first_free.time < bad[0].time && first_free.other_stack.is_some());
+    assert!(bad[0].stack.is_some() && bad[0].stack != first_free.stack);
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 1);
+    let children = place.children();
+    assert_eq!(children.len(), 1);
+    let child = snapshot(&children[0]);
+    let kinds: Vec<_> = child.events().iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Free]);
+    assert_eq!(child.counters().get(Counter::FreesUnknown), 1);
+}
