@@ -16,6 +16,17 @@ pub const LEAST_SLOTS: u32 = 3;
 /// Longest lease, so that expiry modulo 2^24 is never ambiguous for long.
 pub const MOST_LEASE_TICKS: u32 = 1 << 20;
 
+/// Which hash a new depot gets; its header says which one it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashChoice {
+    /// The fastest that this processor has: AES instructions, or else the portable one. Where
+    /// there are no such instructions a region that was filed by them can be read, but not
+    /// opened for writing.
+    Fastest,
+    /// The one that can be computed everywhere.
+    Portable,
+}
+
 /// How a depot is made. Nothing of it can change later.
 ///
 /// ```
@@ -40,6 +51,8 @@ pub struct Config {
     /// After so many reuses a slot goes out of service, because its weak handles would repeat.
     /// Lower values serve tests, which cannot wait for 2^32 evictions of one slot.
     pub generation_limit: u32,
+    /// Which hash files the stacks.
+    pub hash: HashChoice,
     /// Where the clock starts. Other values than 0 serve tests of its wrap-around.
     pub first_tick: u32,
 }
@@ -55,6 +68,7 @@ impl Config {
             max_frames: 256,
             seed: 0x5354_4143_4b44_4550,
             generation_limit: u32::MAX,
+            hash: HashChoice::Fastest,
             first_tick: 0,
         }
     }

@@ -3,7 +3,10 @@
 //! Key type: [`Depot`], a small copyable view. It owns no protocol: it checks what the caller
 //! asked for, calls the files that do, and counts refusals.
 
+#[cfg(not(loom))]
 use crate::config::Config;
+#[cfg(loom)]
+use crate::config::HashChoice;
 use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
@@ -49,13 +52,13 @@ pub struct Leased {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// Nothing: the stack may be evicted at once.
-    None,
+    None = 0,
     /// A counted reference.
-    Reference,
+    Reference = 1,
     /// A lease.
-    Lease,
+    Lease = 2,
     /// A counted reference and a lease.
-    ReferenceAndLease,
+    ReferenceAndLease = 3,
 }
 
 /// What a fetch found.
@@ -68,11 +71,6 @@ pub struct Fetched {
 }
 
 impl<'r> Depot<'r> {
-    pub(crate) fn over(region: Region<'r>) -> Depot<'r> {
-        let hasher = Hasher::new(region.header.seed.load(Ordering::Relaxed));
-        Depot { region, hasher }
-    }
-
     /// Finds or stores a stack, innermost frame first, and holds nothing: the answer names the
     /// stack for ever, but the stack may be evicted at any time.
     ///
@@ -80,7 +78,7 @@ impl<'r> Depot<'r> {
     /// See [`SaveError`]; each refusal is counted.
     #[inline]
     pub fn save(&self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
-        self.save_held(frames, Hold::None).map(|saved| saved.weak)
+        self.region.save(&self.hasher, frames, Hold::None).map(|saved| saved.weak)
     }
 
     /// Finds or stores a stack and takes a counted reference on it.
@@ -264,7 +262,9 @@ impl<'r> Depot<'r> {
 impl<'r> Depot<'r> {
     /// The depot in loom's memory.
     pub fn of(memory: &'r crate::layout::Memory) -> Depot<'r> {
-        Depot::over(memory.region())
+        let region = memory.region();
+        let hasher = Hasher::choose(HashChoice::Portable, region.header.seed.load(Ordering::Relaxed));
+        Depot { region, hasher }
     }
 }
 
@@ -300,8 +300,7 @@ mod real {
             memory.fill(Line::ZERO);
             // SAFETY: the slice is valid, aligned to 64, zeroed, at least `region_bytes` long
             // (checked), and borrowed exclusively for 'r.
-            let region = unsafe { Region::create(NonNull::from(memory).cast(), config) }?;
-            Ok(Depot::over(region))
+            unsafe { Depot::create(NonNull::from(memory).cast(), config) }
         }
 
         /// Makes a depot in zero-filled memory, of which it touches only the header.
@@ -314,8 +313,10 @@ mod real {
         /// zero now, and during `'r` nobody accesses them but depots, readers of other
         /// processes, and atomically.
         pub unsafe fn create(base: NonNull<u8>, config: &Config) -> Result<Depot<'r>, ConfigError> {
+            let hasher = Hasher::choose(config.hash, config.seed);
             // SAFETY: the caller's promise.
-            unsafe { Region::create(base, config) }.map(Depot::over)
+            let region = unsafe { Region::create(base, config, hasher.kind()) }?;
+            Ok(Depot { region, hasher })
         }
 
         /// Opens a depot that this process (or the one it was forked from) made or reopened.
@@ -328,7 +329,10 @@ mod real {
         /// which nobody accesses them but depots, readers of other processes, and atomically.
         pub unsafe fn attach(base: NonNull<u8>, region_bytes: usize) -> Result<Depot<'r>, AttachError> {
             // SAFETY: the caller's promise.
-            unsafe { Region::attach(base, region_bytes) }.map(Depot::over)
+            let region = unsafe { Region::attach(base, region_bytes) }?;
+            let hash_kind = region.header.hash_kind.load(Ordering::Relaxed);
+            let hasher = Hasher::new(hash_kind, region.header.seed.load(Ordering::Relaxed));
+            Ok(Depot { region, hasher: hasher.ok_or(AttachError::HashKind { found: hash_kind })? })
         }
 
         /// Opens a depot whose writer is gone: frees what was in flight, recounts references.
@@ -347,9 +351,9 @@ mod real {
             live_holds: impl IntoIterator<Item = WeakHandle>,
         ) -> Result<(Depot<'r>, Recovered), AttachError> {
             // SAFETY: the caller's promise.
-            let region = unsafe { Region::attach(base, region_bytes) }?;
-            let recovered = region.recover(live_holds);
-            Ok((Depot::over(region), recovered))
+            let depot = unsafe { Depot::attach(base, region_bytes) }?;
+            let recovered = depot.region.recover(live_holds);
+            Ok((depot, recovered))
         }
     }
 }

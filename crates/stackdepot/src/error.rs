@@ -70,7 +70,7 @@ pub enum AttachError {
         /// The version found.
         found: u32,
     },
-    /// Its stacks were filed by a hash that this build does not have.
+    /// Its stacks were filed by a hash that this processor or build does not have.
     HashKind {
         /// The kind found.
         found: u32,
@@ -91,7 +91,10 @@ impl fmt::Display for AttachError {
             AttachError::Unaligned => write!(out, "the depot does not start at a multiple of 64"),
             AttachError::NotADepot => write!(out, "no depot: the magic number is missing"),
             AttachError::Version { found } => write!(out, "depot format {found} is not known to this version"),
-            AttachError::HashKind { found } => write!(out, "depot hash kind {found} is not known to this version"),
+            AttachError::HashKind { found } => write!(
+                out,
+                "depot hash kind {found} cannot be computed here (2 needs a processor with AES instructions); it can still be read"
+            ),
             AttachError::Damaged { field } => write!(out, "damaged depot: its {field} contradicts the rest of the header"),
         }
     }

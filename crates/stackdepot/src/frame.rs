@@ -13,11 +13,13 @@
 use crate::layout::{Header, RUN_FRAMES, WINDOW_COUNT};
 use crate::sync::{AtomicU64, Ordering};
 
-/// The frames of one node, leaf first, padded with zeros.
+/// The frames of one node, leaf first. Places beyond its length hold the upper half of the first
+/// frame and a lower half of 0, so that runs are hashed, encoded and compared whole, whatever
+/// their length. (The length itself is in the hash and in the node's state.)
 pub(crate) type Run = [u64; RUN_FRAMES];
 
 /// All ones for the first `length` frames, zeros beyond.
-pub(crate) const MASKS: [Run; RUN_FRAMES + 1] = masks();
+const MASKS: [Run; RUN_FRAMES + 1] = masks();
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of bounds")]
 const fn masks() -> [Run; RUN_FRAMES + 1] {
@@ -34,14 +36,32 @@ const fn masks() -> [Run; RUN_FRAMES + 1] {
     masks
 }
 
-/// Copies up to ten frames into a padded run.
+/// The first `length` frames as a padded run, without a branch on the length: it is what a
+/// processor predicts worst.
 #[inline]
-pub(crate) fn pad(frames: &[u64]) -> Run {
-    let mut run = [0; RUN_FRAMES];
-    for (place, frame) in run.iter_mut().zip(frames) {
-        *place = *frame;
+pub(crate) fn pad(frames: &[u64], length: usize) -> Run {
+    let (Some(first), Some(mask)) = (frames.first(), MASKS.get(length)) else { return [0; RUN_FRAMES] };
+    let filler = first & HIGH;
+    match frames.first_chunk() {
+        Some(run) => fill(run, mask, filler),
+        None => fill(&repeat_last(frames), mask, filler),
     }
-    run
+}
+
+#[inline]
+fn fill(run: &Run, mask: &Run, filler: u64) -> Run {
+    let mut filled = [0; RUN_FRAMES];
+    for ((place, frame), mask) in filled.iter_mut().zip(run).zip(mask) {
+        *place = (frame & mask) | (filler & !mask);
+    }
+    filled
+}
+
+/// A run of a short stack, its last frame repeated.
+#[inline]
+fn repeat_last(frames: &[u64]) -> Run {
+    let last = frames.len().saturating_sub(1);
+    core::array::from_fn(|position| frames.get(position.min(last)).copied().unwrap_or(0))
 }
 
 /// Which window each frame of a node is in: two bits of selector per frame in the low 20 bits
@@ -49,13 +69,15 @@ pub(crate) fn pad(frames: &[u64]) -> Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Windows(pub u32);
 
+/// The upper half of a frame, in place.
+const HIGH: u64 = !0 << 32;
 /// In a cell of the window table: taken, with the upper half below.
 const TAKEN: u64 = 1 << 32;
 /// The selectors of all frames of a run.
-const SELECTORS: u32 = (1 << (2 * RUN_FRAMES)) - 1;
-/// Selector 2 for every frame.
-const ALL_IN_FIRST: u32 = 0xaaaa_aaaa & SELECTORS;
-const A_SHIFT: u32 = 20;
+pub(crate) const SELECTORS: u32 = (1 << WINDOW_SHIFT) - 1;
+/// Above it stand the windows of a node's own.
+pub(crate) const WINDOW_SHIFT: u32 = 20;
+const A_SHIFT: u32 = WINDOW_SHIFT;
 const B_SHIFT: u32 = 26;
 const CELL_MASK: u32 = 63;
 
@@ -137,15 +159,10 @@ impl<'r> WindowTable<'r> {
         self.0.get(cell).map_or(0, |cell| cell.load(Ordering::Relaxed) << 32)
     }
 
-    /// The shifted upper half that all frames of a node share; `None` when they differ.
+    /// The upper halves in the first two cells, `None` where a cell is free.
     #[inline]
-    pub fn shared(self, windows: Windows) -> Option<u64> {
-        match windows.0 & SELECTORS {
-            ALL_IN_FIRST => Some(self.high_bits(0)),
-            SELECTORS => Some(self.high_bits(1)),
-            0 => Some(self.high_bits(windows.a())),
-            _ => None,
-        }
+    pub fn first_two(self) -> [Option<u32>; 2] {
+        [self.cell(0), self.cell(1)].map(Windows::high_of_cell)
     }
 
     /// The shifted upper halves that the four selectors stand for.
@@ -155,16 +172,16 @@ impl<'r> WindowTable<'r> {
     }
 
     /// Prepares a run for storing; takes cells for windows that are new.
-    pub fn encode(self, run: &Run, length: usize) -> Encoded {
-        Encoded { lows: pack(run, low), windows: self.encode_highs(run, length) }
+    pub fn encode(self, run: &Run) -> Encoded {
+        Encoded { lows: pack(run, low), windows: self.encode_highs(run) }
     }
 
-    fn encode_highs(self, run: &Run, length: usize) -> Option<Windows> {
-        if self.spans_too_many(run, length) {
+    fn encode_highs(self, run: &Run) -> Option<Windows> {
+        if self.spans_too_many(run) {
             return None;
         }
         let (mut word, mut extras, mut extra_count) = (0, [usize::MAX; 2], 0);
-        for (position, frame) in run.iter().enumerate().take(length) {
+        for (position, frame) in run.iter().enumerate() {
             let cell = self.find_or_take(*frame >> 32)?;
             let selector = if cell < 2 {
                 2 + cell as u32
@@ -178,11 +195,6 @@ impl<'r> WindowTable<'r> {
             };
             word |= selector << (position * 2);
         }
-        // Places beyond the length repeat the first, so that one comparison shows one window.
-        let first_selector = word & 3;
-        for position in length..RUN_FRAMES {
-            word |= first_selector << (position * 2);
-        }
         for (extra, shift) in extras.iter().zip([A_SHIFT, B_SHIFT]).take(extra_count) {
             word |= (*extra as u32 & CELL_MASK) << shift;
         }
@@ -191,11 +203,11 @@ impl<'r> WindowTable<'r> {
 
     /// Whether more windows occur than a node can name, even if every cell of the first two
     /// that is still free were given to this run. Final: the answer cannot change to `false`.
-    fn spans_too_many(self, run: &Run, length: usize) -> bool {
+    fn spans_too_many(self, run: &Run) -> bool {
         let mut room = 2;
         let first_two = [self.cell(0), self.cell(1)];
         room += first_two.iter().filter(|cell| **cell == 0).count();
-        for (position, frame) in run.iter().enumerate().take(length) {
+        for (position, frame) in run.iter().enumerate() {
             let wanted = TAKEN | *frame >> 32;
             let is_known = first_two.contains(&wanted);
             let is_repeated = run.iter().take(position).any(|before| before >> 32 == frame >> 32);
@@ -215,6 +227,7 @@ impl<'r> WindowTable<'r> {
         Windows::high_of_cell(self.cell(cell)).is_some()
     }
 
+    #[inline]
     fn cell(self, index: usize) -> u64 {
         // ORDERING: Relaxed, see `high_bits`.
         self.0.get(index).map_or(0, |cell| cell.load(Ordering::Relaxed))
@@ -254,7 +267,7 @@ mod tests {
     fn decode(table: WindowTable<'_>, encoded: &Encoded, windows: Windows, length: usize) -> Run {
         let lows = encoded.lows.iter().flat_map(|pair| [low(*pair), high(*pair)]);
         let frames = lows.enumerate().map(|(position, low)| table.high_bits(windows.cell_of(position)) | low);
-        pad(&frames.take(length).collect::<std::vec::Vec<_>>())
+        pad(&frames.collect::<std::vec::Vec<_>>(), length)
     }
 
     #[test]
@@ -263,11 +276,9 @@ mod tests {
         let table = WindowTable(&cells);
         for windows in [1u64, 2, 3, 4] {
             for length in 1..=RUN_FRAMES {
-                let mut run = [0; RUN_FRAMES];
-                for (position, place) in run.iter_mut().enumerate().take(length) {
-                    *place = (0x7f00 + position as u64 % windows) << 32 | 0xdead_0000 | position as u64;
-                }
-                let encoded = table.encode(&run, length);
+                let frame = |position: u64| (0x7f00 + position % windows) << 32 | 0xdead_0000 | position;
+                let run = pad(&core::array::from_fn::<_, RUN_FRAMES, _>(|position| frame(position as u64)), length);
+                let encoded = table.encode(&run);
                 assert_eq!(decode(table, &encoded, encoded.windows.unwrap(), length), run);
             }
         }
@@ -278,7 +289,7 @@ mod tests {
         let cells = table();
         let table = WindowTable(&cells);
         let run: Run = core::array::from_fn(|position| (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        assert_eq!(table.encode(&run, RUN_FRAMES).windows, None);
+        assert_eq!(table.encode(&run).windows, None);
         assert_eq!(table.cell(0), 0);
     }
 
@@ -287,13 +298,13 @@ mod tests {
         let cells = table();
         let table = WindowTable(&cells);
         for window in 0..WINDOW_COUNT as u64 + 1 {
-            let run = pad(&[window << 32 | 5]);
-            let encoded = table.encode(&run, 1);
+            let run = pad(&[window << 32 | 5], 1);
+            let encoded = table.encode(&run);
             match encoded.windows {
                 Some(windows) => assert_eq!(decode(table, &encoded, windows, 1), run),
                 None => assert_eq!(window, WINDOW_COUNT as u64),
             }
         }
-        assert!(table.encode(&pad(&[u64::MAX]), 1).windows.is_none());
+        assert!(table.encode(&pad(&[u64::MAX], 1)).windows.is_none());
     }
 }

@@ -7,10 +7,10 @@
 
 use core::fmt;
 
-use crate::config::{Config, Geometry};
+use crate::config::{Config, Geometry, HashChoice};
 use crate::frame::Windows;
 use crate::layout::{
-    FLAG_REFERENCES, HASH_MULTIPLY_FOLD, HEADER_BYTES, MAGIC, MOST_PAYLOAD_WORDS, RUN_FRAMES, VERSION, WINDOW_COUNT,
+    FLAG_REFERENCES, HASH_AES, HASH_MULTIPLY_FOLD, HEADER_BYTES, MAGIC, MOST_PAYLOAD_WORDS, RUN_FRAMES, VERSION, WINDOW_COUNT,
 };
 use crate::state::{State, Status};
 
@@ -110,7 +110,8 @@ impl HeaderImage {
         if u32_at(bytes, 8) != VERSION {
             return Err(ImageError::Version(u32_at(bytes, 8)));
         }
-        if u32_at(bytes, 56) != HASH_MULTIPLY_FOLD {
+        // No reader needs the hash, so none needs the instructions for it.
+        if !matches!(u32_at(bytes, 56), HASH_MULTIPLY_FOLD | HASH_AES) {
             return Err(ImageError::HashKind(u32_at(bytes, 56)));
         }
         let config = HeaderImage::config(bytes)?;
@@ -145,6 +146,7 @@ impl HeaderImage {
             max_frames: u32_at(bytes, 36),
             seed: u64_at(bytes, 48),
             generation_limit: u32_at(bytes, 60),
+            hash: HashChoice::Portable,
             first_tick: 0,
         })
     }

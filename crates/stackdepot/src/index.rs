@@ -47,6 +47,12 @@ impl Entry {
         self.0 == 0
     }
 
+    /// Whether it is committed, with the fingerprint of a hash.
+    #[inline]
+    pub const fn is_committed_of(self, hash: u64) -> bool {
+        (self.0 ^ (hash & Self::FINGERPRINT)) < Self::TENTATIVE
+    }
+
     /// Whether the fingerprint is that of a hash.
     pub const fn fits(self, hash: u64) -> bool {
         (self.0 ^ hash) & Self::FINGERPRINT == 0
@@ -82,33 +88,40 @@ const fn bucket_numbers(hash: u32, bucket_count: u32) -> (u32, u32) {
     (first, second as u32)
 }
 
+/// The cell of a bucket where a save looks first, and where a new entry goes if it is free.
+#[inline]
+pub(crate) const fn home_cell(hash: u64) -> usize {
+    (hash >> (u64::BITS - BUCKET_CELLS.ilog2())) as usize
+}
+
 impl Bucket {
     /// A bit per cell that holds a committed entry with the hash's fingerprint.
     #[inline]
     pub fn matches(&self, hash: u64) -> u32 {
-        let committed = hash & Entry::FINGERPRINT;
         let mut mask = 0;
         for (position, cell) in self.cells.iter().enumerate() {
             // ORDERING: Relaxed: only a filter; `entry` reads the cell again.
             let value = cell.load(Ordering::Relaxed);
-            mask |= u32::from((value ^ committed) & (Entry::FINGERPRINT | Entry::TENTATIVE) == 0) << position;
+            mask |= u32::from(Entry(value).is_committed_of(hash)) << position;
         }
         mask
     }
 
     /// The entry in a cell.
     #[inline]
-    pub fn entry(&self, position: u32) -> Entry {
+    pub fn entry(&self, position: usize) -> Entry {
         // ORDERING: Acquire, partner: `publish` and `commit` (Release): the node was born.
-        Entry(self.cells.get(position as usize).map_or(0, |cell| cell.load(Ordering::Acquire)))
+        Entry(self.cells.get(position).map_or(0, |cell| cell.load(Ordering::Acquire)))
     }
 
     fn used(&self) -> usize {
         self.cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count()
     }
 
-    fn free_cell(&self) -> Option<&AtomicU64> {
-        self.cells.iter().find(|cell| cell.load(Ordering::Relaxed) == 0)
+    /// A free cell, the home of the hash first.
+    fn free_cell(&self, hash: u64) -> Option<&AtomicU64> {
+        let (before_home, from_home) = self.cells.split_at_checked(home_cell(hash))?;
+        from_home.iter().chain(before_home).find(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 }
 
@@ -120,9 +133,9 @@ impl<'r> Pair<'r> {
 
     /// The cell where a new entry should go: the first bucket while it is rather empty, then
     /// the emptier one.
-    pub fn free_cell(self) -> Option<&'r AtomicU64> {
+    pub fn free_cell(self, hash: u64) -> Option<&'r AtomicU64> {
         let (first, second) = (self.first.used(), self.second.used());
-        if first < FIRST_FILL || first <= second { self.first.free_cell() } else { self.second.free_cell() }
+        if first < FIRST_FILL || first <= second { self.first.free_cell(hash) } else { self.second.free_cell(hash) }
     }
 
     /// Removes the committed entry of a slot that the caller owns; answers whether it was there.

@@ -27,26 +27,41 @@ pub(crate) struct Saved {
 
 impl Hold {
     const fn is_reference(self) -> bool {
-        matches!(self, Hold::Reference | Hold::ReferenceAndLease)
+        self as u8 & Hold::Reference as u8 != 0
     }
 
     const fn is_lease(self) -> bool {
-        matches!(self, Hold::Lease | Hold::ReferenceAndLease)
+        self as u8 & Hold::Lease as u8 != 0
     }
 }
 
 impl<'r> Region<'r> {
     /// Finds or stores a stack and holds it as asked.
-    #[inline]
+    #[inline(never)]
     pub fn save(&self, hasher: &Hasher, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
         self.check_hold(hold)?;
-        let stack = Stack::new(frames, self.max_frames as usize).ok_or(SaveError::Empty)?;
+        if frames.is_empty() {
+            return Err(SaveError::Empty);
+        }
+        let stack = Stack::new(frames, self.max_frames as usize);
         if stack.is_cut {
             count(&self.header.counters.truncated);
         }
-        match self.save_hit(&stack, stack.hash(hasher), hold) {
+        let hash = stack.hash(hasher);
+        if let Some(found) = self.find_home(&stack, hash)
+            && let Some(answer) = self.save_found(&found, hold)
+        {
+            return answer;
+        }
+        self.save_displaced(hasher, &stack, hash, hold)
+    }
+
+    /// The save of a stack that is not at home in the index, mostly because it is new.
+    #[inline(never)]
+    fn save_displaced(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Result<Saved, SaveError> {
+        match self.save_hit(stack, hash, hold) {
             Some(answer) => answer,
-            None => self.save_missing(hasher, &stack, hold).unwrap_or(Err(SaveError::Contended)),
+            None => self.save_missing(hasher, stack, hold).unwrap_or(Err(SaveError::Contended)),
         }
     }
 
@@ -58,10 +73,14 @@ impl<'r> Region<'r> {
     }
 
     /// The save of a stack that is stored; `None` when it is not (any more).
-    #[inline]
     pub fn save_hit(&self, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
-        let found = self.find(stack, stack.leaf_level(), hash)?;
-        match self.hold_found(&found, hold) {
+        self.save_found(&self.find(stack, stack.leaf_level(), hash)?, hold)
+    }
+
+    /// Holds a stack that was found; `None` when it was retired meanwhile.
+    #[inline(always)]
+    fn save_found(&self, found: &Found<'r>, hold: Hold) -> Option<Result<Saved, SaveError>> {
+        match self.hold_found(found, hold) {
             Ok(saved) => Some(Ok(saved)),
             Err(HoldError::Evicted) => None,
             Err(HoldError::Saturated) => Some(Err(SaveError::Saturated)),
@@ -70,7 +89,7 @@ impl<'r> Region<'r> {
     }
 
     /// Takes the hold on a node that was found. `Evicted`: it was retired meanwhile.
-    #[inline]
+    #[inline(always)]
     fn hold_found(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
         let weak = WeakHandle::new(found.number, found.generation);
         if hold.is_reference() || !found.state.is_saved() {

@@ -5,6 +5,8 @@
 //! one file that turns raw memory into references; `cfg(loom)` puts boxes in their place,
 //! because loom's atomics are no plain bytes, and shrinks the shape.
 
+#[cfg(not(loom))]
+use crate::config::HashChoice;
 use crate::config::{Config, Geometry};
 use crate::error::{AttachError, ConfigError};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -30,6 +32,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDEPOT");
 pub const VERSION: u32 = 1;
 /// Multiply-fold, in portable integer arithmetic.
 pub const HASH_MULTIPLY_FOLD: u32 = 1;
+/// AES rounds for the runs, on processors that have such instructions.
+pub const HASH_AES: u32 = 2;
 /// Header flag: counted references are on.
 pub const FLAG_REFERENCES: u32 = 1;
 
@@ -166,7 +170,7 @@ impl<'r> Region<'r> {
     }
 
     /// Writes the constants of a zero-filled header; `magic` last.
-    fn write_header(header: &Header, config: &Config, geometry: &Geometry) {
+    fn write_header(header: &Header, config: &Config, geometry: &Geometry, hash_kind: u32) {
         let relaxed = Ordering::Relaxed;
         header.version.store(VERSION, relaxed);
         header.header_bytes.store(HEADER_BYTES as u32, relaxed);
@@ -178,14 +182,15 @@ impl<'r> Region<'r> {
         header.lease_ticks.store(config.lease_ticks, relaxed);
         header.flags.store(if config.references { FLAG_REFERENCES } else { 0 }, relaxed);
         header.seed.store(config.seed, relaxed);
-        header.hash_kind.store(HASH_MULTIPLY_FOLD, relaxed);
+        header.hash_kind.store(hash_kind, relaxed);
         header.generation_limit.store(config.generation_limit, relaxed);
         header.clock.store(config.first_tick.into(), relaxed);
         // ORDERING: Release, partner: `check_header`. Who reads the magic sees the fields above.
         header.magic.store(MAGIC, Ordering::Release);
     }
 
-    /// The configuration that a header records, checked against the bytes that are there.
+    /// The configuration that a header records, checked against the bytes that are there. (The
+    /// clock and the kind of the hash are not in it; `depot.rs` asks for the latter.)
     #[cfg(not(loom))]
     fn check_header(header: &Header, given_bytes: usize) -> Result<Config, AttachError> {
         let relaxed = Ordering::Relaxed;
@@ -197,10 +202,6 @@ impl<'r> Region<'r> {
         if version != VERSION {
             return Err(AttachError::Version { found: version });
         }
-        let hash_kind = header.hash_kind.load(relaxed);
-        if hash_kind != HASH_MULTIPLY_FOLD {
-            return Err(AttachError::HashKind { found: hash_kind });
-        }
         let config = Config {
             region_bytes: header.region_bytes.load(relaxed) as usize,
             references: header.flags.load(relaxed) & FLAG_REFERENCES != 0,
@@ -210,6 +211,7 @@ impl<'r> Region<'r> {
             seed: header.seed.load(relaxed),
             generation_limit: header.generation_limit.load(relaxed),
             first_tick: 0,
+            hash: HashChoice::Portable,
         };
         let geometry = config.geometry().map_err(|error| match error {
             ConfigError::OutOfRange { field, .. } => AttachError::Damaged { field },
@@ -241,7 +243,7 @@ mod real {
         /// # Safety
         /// `base` is valid for reads and writes of `config.region_bytes` bytes for `'r`, all of
         /// them zero, and is accessed only through depots (or atomically, or by other processes).
-        pub(crate) unsafe fn create(base: NonNull<u8>, config: &Config) -> Result<Region<'r>, ConfigError> {
+        pub(crate) unsafe fn create(base: NonNull<u8>, config: &Config, hash_kind: u32) -> Result<Region<'r>, ConfigError> {
             let geometry = config.geometry()?;
             if !base.addr().get().is_multiple_of(MEMORY_ALIGNMENT) {
                 return Err(ConfigError::Unaligned { address: base.addr().get(), alignment: MEMORY_ALIGNMENT });
@@ -249,7 +251,7 @@ mod real {
             // SAFETY: aligned (checked) and at least `geometry.region_bytes` long (`geometry`
             // never exceeds `config.region_bytes`); the caller promises the rest.
             let region = unsafe { Region::view(base, config, geometry) };
-            Region::write_header(region.header, config, &geometry);
+            Region::write_header(region.header, config, &geometry, hash_kind);
             Ok(region)
         }
 
@@ -338,7 +340,7 @@ mod boxed {
                 config: *config,
                 geometry,
             };
-            Region::write_header(&memory.header, config, &geometry);
+            Region::write_header(&memory.header, config, &geometry, HASH_MULTIPLY_FOLD);
             memory
         }
 

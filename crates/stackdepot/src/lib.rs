@@ -45,13 +45,15 @@
 //!
 //! Stacks share their outer frames: a stack is cut from the root into runs of ten frames, and
 //! each distinct (parent, run) is a node in one 64-byte slot. Files in the order of reading:
-//! `state` and `slot` (the word that decides), `layout` and `config` (where things lie), `frame`
-//! and `hash`, `index`, `lookup` (readers), `publish` (making a node the only one of its kind),
+//! `state` and `slot` (the word that decides), `layout` and `config` (where things lie), `frame`,
+//! `hash` and `aes`, `index`, `compare` and `lookup` (readers), `publish` (making a node the only one of its kind),
 //! `evict` and `hand` (ending one), `hold`, `insert` (save), `depot` (the facade), `recover` and
 //! `image`; on top of it all [`ring`] and [`live`].
 #![cfg_attr(not(loom), no_std)]
 
+mod aes;
 mod clock;
+mod compare;
 mod config;
 mod depot;
 mod error;
@@ -79,7 +81,7 @@ mod stats;
 pub mod sync;
 mod walk;
 
-pub use config::{Config, Geometry, LEAST_SLOTS, MOST_FRAMES, MOST_LEASE_TICKS, MOST_SLOTS};
+pub use config::{Config, Geometry, HashChoice, LEAST_SLOTS, MOST_FRAMES, MOST_LEASE_TICKS, MOST_SLOTS};
 pub use depot::{Depot, Fetched, Held, Hold, Leased};
 pub use error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 pub use handle::{Handle, Tick, WeakHandle};

@@ -44,7 +44,10 @@ impl Region<'_> {
         trail: &mut [Option<Ancestor>],
     ) -> Result<Saved, SaveError> {
         self.check_hold(hold)?;
-        let whole = Stack::new(frames, self.max_frames as usize).ok_or(SaveError::Empty)?;
+        if frames.is_empty() {
+            return Err(SaveError::Empty);
+        }
+        let whole = Stack::new(frames, self.max_frames as usize);
         if whole.is_cut {
             // Its runs begin at the cut, so they line up with no other stack's.
             trail.fill(None);

@@ -12,9 +12,9 @@
 //! INVARIANT 5: at most one committed entry leads to a LIVE node of a given parent and run.
 
 use crate::error::{HoldError, SaveError};
-use crate::frame::{MASKS, Run, WindowTable, Windows, high, pack};
+use crate::frame::{Run, WindowTable, Windows, high, pack};
 use crate::index::{Entry, Pair, commit, kill, publish};
-use crate::layout::{RUN_FRAMES, Region, Slot};
+use crate::layout::{Region, Slot};
 use crate::slot::NodeData;
 use crate::state::State;
 use crate::stats::count;
@@ -87,7 +87,7 @@ impl<'r> Region<'r> {
 
     /// Claims a slot (two for a wide node), fills it and gives birth: one reference, the maker's.
     fn make_node(&self, node: &NewNode) -> Result<u32, SaveError> {
-        let encoded = WindowTable::of(self.header).encode(&node.run, node.length);
+        let encoded = WindowTable::of(self.header).encode(&node.run);
         let (windows, wide_flag) = match encoded.windows {
             Some(windows) => (windows, 0),
             None => (Windows(self.make_ext(&node.run)?), State::WIDE),
@@ -153,7 +153,7 @@ impl<'r> Publication<'_, 'r> {
     /// Puts the tentative entry into a free cell, evicting one of the sixteen if need be.
     fn take_cell(&self) -> Result<&'r AtomicU64, SaveError> {
         for _ in 0..CELL_ATTEMPTS {
-            match self.pair.free_cell() {
+            match self.pair.free_cell(self.node.hash) {
                 Some(cell) if publish(cell, self.entry) => return Ok(cell),
                 Some(_) => {}
                 None if self.region.evict_among(self.pair.cells()) => {}
@@ -224,11 +224,9 @@ impl<'r> Publication<'_, 'r> {
 
     fn is_equal(&self, slot: &Slot) -> bool {
         let state = slot.state_now();
-        let link = slot.link.load(Ordering::Relaxed);
-        let mask = MASKS.get(self.node.length).unwrap_or(&MASKS[RUN_FRAMES]);
-        link as u32 == self.node.parent
-            && state.0 & State::CUT == self.node.cut_flag()
-            && self.region.equals(slot, state, (link >> 32) as u32, &self.node.run, self.node.length, mask)
+        state.0 & State::CUT == self.node.cut_flag()
+            && self.region.compare_hop(slot, state, &self.node.run, self.node.length, self.region.first_windows())
+                == Some(self.node.parent)
     }
 }
 
