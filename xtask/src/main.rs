@@ -1,13 +1,16 @@
 //! The project's own tasks, run as `cargo xtask TASK`.
 //!
 //! `check` holds the code to the house rules, `test` is `check` and every test, `overhead` and
-//! `bars` measure the acceptance bars on real programs, `setup` installs what those need.
+//! `bars` measure the acceptance bars on real programs, `soak`, `every-instruction` and `fault` attack
+//! the core, `setup` installs what all of these need.
 #![deny(unsafe_code)]
 
+mod attack;
 mod bars;
 mod check;
 mod child;
 mod house;
+mod models;
 mod overhead;
 mod redis;
 mod test;
@@ -24,6 +27,11 @@ const USAGE: &str = "usage: cargo xtask TASK
   test [--quick]                   check, every test of the workspace, and the loom models
   overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
   bars [N...]                      the acceptance bars that a machine can check (default: all)
+  loom [FILTER]                    the models of the core, on a copy with loom's search mended
+  ordering-mutants [--sample N] [--again]  each ordering of the core weakened, against the models
+  soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
+  every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
+  fault                            a death and a handler before every operation on a shared word
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
 fn main() -> ExitCode {
@@ -47,6 +55,11 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("test") => test::run(&house, rest),
         Some("overhead") => overhead::run(&house, rest),
         Some("bars") => bars::run(&house, rest),
+        Some("soak") => attack::soak(&house, rest),
+        Some("every-instruction") => attack::every_instruction(&house, rest),
+        Some("fault") => attack::fault(&house, rest),
+        Some("loom") => models::loom(&house, rest),
+        Some("ordering-mutants") => models::ordering_mutants(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {
             println!("{USAGE}");

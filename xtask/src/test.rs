@@ -1,10 +1,10 @@
 //! `cargo xtask test`: everything that must be green before a change goes in.
 //!
-//! The house rules, every test of the workspace (with the big corpora where they are), and the
-//! loom models of the core. `--quick` leaves out the loom models.
+//! The house rules, every test of the workspace (with the big corpora where they are), the loom
+//! models of the core and its attack by faults. `--quick` leaves out the last two.
 
 use crate::house::House;
-use crate::{Answer, check};
+use crate::{Answer, attack, check};
 use std::process::Command;
 
 /// Runs all of it, with the tools' own output; stops at the first that fails.
@@ -17,8 +17,11 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     if !check::run(house)? {
         return Ok(false);
     }
-    if !quick && !passes(&mut loom(house))? {
-        return Ok(false);
+    let deep = [loom(house), attack::fault_tests(house)];
+    for mut tests in deep.into_iter().filter(|_| !quick) {
+        if !passes(&mut tests)? {
+            return Ok(false);
+        }
     }
     // Last, so that cargo's own closing lines close the output.
     passes(house.cargo().args(["test", "--workspace", "--release"]))

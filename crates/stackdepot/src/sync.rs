@@ -3,7 +3,12 @@
 //! Loom models, fault injection and other kernels' primitives are swapped in at this
 //! place and nowhere else. Only fences order totally (`fence(SeqCst)`); no access is SeqCst.
 
-#[cfg(not(loom))]
+#[cfg(all(stackdepot_fault, not(loom)))]
+pub mod fault;
+
+#[cfg(not(any(loom, stackdepot_fault)))]
 pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+#[cfg(all(stackdepot_fault, not(loom)))]
+pub use fault::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};

@@ -124,7 +124,7 @@ impl Attack<'_> {
         depot.advance(LEASE_TICKS + 2);
         self.findings.note("after kills", check_found_again(&depot));
         self.findings
-            .note("after kills", check_nothing_leaked(&depot));
+            .note("after kills", check_nothing_leaked(&depot, 0));
     }
 }
 

@@ -14,16 +14,26 @@
 )]
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
     reason = "tests stop where they fail"
 )]
 
 mod audit;
+#[cfg(target_arch = "x86_64")]
+mod every_instruction;
+#[cfg(stackdepot_fault)]
+mod fault;
 mod findings;
 mod kills;
 mod memory;
 mod process;
 mod rounds;
+mod scene;
 mod signals;
+mod soak;
 mod stacks;
+mod tally;
+mod world;
+mod writer;

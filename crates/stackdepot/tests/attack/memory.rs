@@ -13,6 +13,9 @@ pub struct Shared {
     bytes: usize,
 }
 
+// SAFETY: an address; what lies there is only ever accessed as atomics.
+unsafe impl Sync for Shared {}
+
 impl Shared {
     pub fn new(bytes: usize) -> Shared {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
@@ -51,9 +54,14 @@ impl Drop for Shared {
 }
 
 /// A copy of shared memory, aligned like it.
+#[derive(Clone)]
 pub struct Copied(Vec<Line>);
 
 impl Copied {
+    pub fn zeroed(bytes: usize) -> Copied {
+        Copied(vec![Line::ZERO; bytes.div_ceil(64)])
+    }
+
     /// Memory that a depot is done with.
     pub fn of_lines(lines: Vec<Line>) -> Copied {
         Copied(lines)

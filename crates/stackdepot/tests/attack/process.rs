@@ -28,10 +28,26 @@ impl Child {
         libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status))
     }
 
+    /// Waits for its end; answers whether it ended by itself, and well.
+    pub fn ended_well(self) -> bool {
+        self.status() == 0
+    }
+
     fn status(&self) -> libc::c_int {
         let mut status = 0;
         // SAFETY: `status` is valid for the call. The loop ends with the child.
         while unsafe { libc::waitpid(self.0, &mut status, 0) } != self.0 {}
         status
+    }
+}
+
+/// Lets a signal interrupt this process's threads; a handler does not interrupt itself.
+pub fn interrupt_on(signal: libc::c_int, handler: extern "C" fn(libc::c_int)) {
+    // SAFETY: all zeros is a valid sigaction; handlers use lock-free code and atomics only.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler as usize;
+        action.sa_flags = libc::SA_RESTART;
+        assert_eq!(libc::sigaction(signal, &action, std::ptr::null_mut()), 0);
     }
 }

@@ -126,6 +126,6 @@ fn handlers_that_interrupt_saves_save_the_same_stacks() {
         SIGNALS.load(Ordering::Relaxed)
     );
     FINDINGS.note("signals", check_found_again(&depot));
-    FINDINGS.note("signals", check_nothing_leaked(&depot));
+    FINDINGS.note("signals", check_nothing_leaked(&depot, 0));
     FINDINGS.assert_none();
 }

@@ -1,0 +1,314 @@
+//! Scenes for the attackers that interrupt one operation everywhere: a world that was used for a
+//! while, the operations that are interrupted, and what a handler does in between.
+//!
+//! A [`Scene`] is copied for every place of interruption, so each starts from the same bytes.
+
+use stackdepot::ring::RingConfig;
+use stackdepot::{Held, RUN_FRAMES, SaveError, WeakHandle};
+
+use crate::audit::{Image, check_found_again, check_nothing_leaked};
+use crate::memory::Copied;
+use crate::stacks::{Known, Random, Seen, Stack, look};
+use crate::world::{Shape, World, address_of};
+
+/// Stacks that are saved before the interruption.
+const WARM: u64 = 160;
+/// Stacks that anybody saves; those above `WARM` are new to the operation.
+const VARIETY: u64 = 2000;
+/// The last one saved before: it is there, and not held.
+const FRESH: u64 = 300;
+/// Held before, during and after.
+const HELD: [u64; 3] = [7, 33, 301];
+/// Blocks that are live before the interruption.
+const LIVE: [u64; 12] = [40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51];
+
+/// Slots that one death may keep until the reopen: of a save, a hold on a chain of three and the
+/// node with its extra slot in the making; of a free besides, the hold of the block that it has
+/// taken out, on a chain of four and an extra slot.
+const LOST_BY_DEATH: u64 = 10;
+
+/// An operation that can be interrupted anywhere.
+#[derive(Clone, Copy)]
+pub struct Operation {
+    pub name: &'static str,
+    /// Whether slots are free, or must be evicted.
+    pub is_roomy: bool,
+    pub run: fn(&Scene) -> Result<(), String>,
+}
+
+const fn in_full(name: &'static str, run: fn(&Scene) -> Result<(), String>) -> Operation {
+    Operation {
+        name,
+        is_roomy: false,
+        run,
+    }
+}
+
+/// Everything that writes to shared words.
+pub const OPERATIONS: [Operation; 12] = [
+    in_full("save hit", |scene| scene.save(FRESH)),
+    in_full("save hit with a reference", |scene| {
+        scene.save_and_put(HELD[0])
+    }),
+    in_full("save hit with a lease", |scene| scene.save_leased(FRESH)),
+    in_full("save of an inner node", |scene| {
+        scene.save_and_put(inner_id())
+    }),
+    Operation {
+        name: "save miss",
+        is_roomy: true,
+        run: |scene| scene.save_and_put(1000),
+    },
+    in_full("evicting miss", |scene| scene.save_and_put(1006)),
+    in_full("evicting miss of a wide stack", |scene| {
+        scene.save_and_put(1178)
+    }),
+    in_full("acquire and put", Scene::acquire_and_put),
+    in_full("renew", Scene::renew),
+    in_full("alloc", Scene::alloc_new),
+    in_full("free", |scene| {
+        refusable(scene.world.free(0, 1012, address_of(LIVE[11], 1)))
+    }),
+    in_full("tick", |scene| {
+        scene.world.depot.advance(1);
+        Ok(())
+    }),
+];
+
+/// The first number whose stack is the outer part of the one before it.
+fn inner_id() -> u64 {
+    let is_inner = |id: &u64| Stack::new(*id - 1).frames().len() > RUN_FRAMES;
+    (304..).step_by(5).find(is_inner).unwrap()
+}
+
+fn refusable(answer: Result<(), SaveError>) -> Result<(), String> {
+    match answer {
+        Ok(()) | Err(SaveError::Full | SaveError::Contended | SaveError::Crowded) => Ok(()),
+        Err(error) => Err(format!("refused by {error:?}")),
+    }
+}
+
+/// A world in a buffer of its own, with what is held in it.
+pub struct Scene {
+    memory: Copied,
+    shape: Shape,
+    pub world: World<'static>,
+    held: Vec<(u64, Held)>,
+    fresh: WeakHandle,
+}
+
+impl Scene {
+    /// A world that was used: full, with events that were overwritten, blocks and holds.
+    pub fn prepare(is_roomy: bool) -> Scene {
+        let depot_bytes = if is_roomy { 64 << 10 } else { 8 << 10 };
+        let shape = Shape {
+            depot_bytes,
+            ring: RingConfig::new(16),
+            live_cells: 16,
+        };
+        let mut memory = Copied::zeroed(shape.bytes());
+        // SAFETY: the scene keeps the memory as long as the world, which nobody else uses.
+        let world = unsafe { World::create(memory.base(), &shape) };
+        for id in 0..WARM {
+            let _ = world.depot.save(Stack::new(id).frames());
+            if id % 4 == 0 {
+                let _ = world.alloc(0, id, address_of(id, 0));
+                let _ = world.free(0, id + 1, address_of(id, 0));
+            }
+        }
+        LIVE.iter()
+            .for_each(|id| world.alloc(0, *id, address_of(*id, 1)).unwrap());
+        let hold = |id: u64| {
+            (
+                id,
+                world.depot.save_acquire(Stack::new(id).frames()).unwrap(),
+            )
+        };
+        let held = HELD.map(hold).to_vec();
+        world
+            .depot
+            .save(Stack::new(inner_id() - 1).frames())
+            .unwrap();
+        let fresh = world.depot.save(Stack::new(FRESH).frames()).unwrap();
+        Scene {
+            memory,
+            shape,
+            world,
+            held,
+            fresh,
+        }
+    }
+
+    /// The same in another buffer.
+    pub fn again(&self) -> Scene {
+        let mut memory = self.memory.clone();
+        // SAFETY: as in `prepare`.
+        let world = unsafe { World::attach(memory.base(), &self.shape) };
+        Scene {
+            memory,
+            world,
+            held: self.held.clone(),
+            ..*self
+        }
+    }
+
+    /// An allocation by a stack that is new.
+    pub fn alloc_new(&self) -> Result<(), String> {
+        refusable(self.world.alloc(0, 1011, address_of(1011, 1)))
+    }
+
+    fn save(&self, id: u64) -> Result<(), String> {
+        match self.world.depot.save(Stack::new(id).frames()) {
+            Ok(weak) if look(&self.world.depot, weak, id) == Seen::Wrong => {
+                Err(format!("stack {id} is wrong"))
+            }
+            answer => refusable(answer.map(|_| ())),
+        }
+    }
+
+    fn save_and_put(&self, id: u64) -> Result<(), String> {
+        let saved = self.world.depot.save_acquire(Stack::new(id).frames());
+        if let Ok(held) = saved {
+            self.expect_right(id, held.weak)?;
+            self.world.depot.put(held.handle);
+        }
+        refusable(saved.map(|_| ()))
+    }
+
+    fn save_leased(&self, id: u64) -> Result<(), String> {
+        let saved = self.world.depot.save_lease(Stack::new(id).frames());
+        if let Ok(leased) = saved {
+            let seen = look(&self.world.depot, leased.weak, id);
+            let is_over = leased
+                .from
+                .is_over(self.world.depot.now(), self.world.depot.lease_ticks());
+            if seen == Seen::Wrong || (seen == Seen::Evicted && !is_over) {
+                return Err(format!("leased stack {id} is {seen:?}"));
+            }
+        }
+        refusable(saved.map(|_| ()))
+    }
+
+    /// The stack may have been evicted by who interrupted.
+    fn acquire_and_put(&self) -> Result<(), String> {
+        if let Ok(handle) = self.world.depot.acquire(self.fresh) {
+            self.expect_right(FRESH, self.fresh)?;
+            self.world.depot.put(handle);
+        }
+        Ok(())
+    }
+
+    fn renew(&self) -> Result<(), String> {
+        let Ok(from) = self.world.depot.renew(self.fresh) else {
+            return Ok(());
+        };
+        let seen = look(&self.world.depot, self.fresh, FRESH);
+        let is_over = from.is_over(self.world.depot.now(), self.world.depot.lease_ticks());
+        if seen == Seen::Right || is_over {
+            Ok(())
+        } else {
+            Err(format!("renewed stack is {seen:?}"))
+        }
+    }
+
+    fn expect_right(&self, id: u64, weak: WeakHandle) -> Result<(), String> {
+        let seen = look(&self.world.depot, weak, id);
+        if seen == Seen::Right {
+            Ok(())
+        } else {
+            Err(format!("held stack {id} is {seen:?}"))
+        }
+    }
+
+    /// What a handler, or another thread, does in the midst of an operation: the stacks that the
+    /// operation is about, new ones that evict, allocs, frees, and now and then a tick.
+    pub fn interfere(&self, salt: u64) -> Result<(), String> {
+        let mut random = Random(salt);
+        for id in [
+            1000,
+            1006,
+            1178,
+            inner_id(),
+            FRESH,
+            1100 + random.below(500),
+        ] {
+            self.save_and_put(id)?;
+        }
+        self.acquire_and_put()?;
+        self.renew()?;
+        let (id, address) = (1700 + random.below(100), address_of(1700, 2));
+        refusable(self.world.alloc(0, id, address_of(id, 2)))?;
+        refusable(self.world.free(0, 1800, address_of(id, 2)))?;
+        refusable(self.world.free(0, 1801, address))?;
+        if random.one_in(4) {
+            self.world.depot.advance(1 + random.below(20) as u32);
+        }
+        self.check_held()
+    }
+
+    /// What was held before is there.
+    pub fn check_held(&self) -> Result<(), String> {
+        self.held
+            .iter()
+            .try_for_each(|(id, held)| self.expect_right(*id, held.weak))
+    }
+
+    /// The depot's bytes as a kill now would leave them, seen by a reader.
+    pub fn check_readable(&self, known: &Known) -> Result<u64, String> {
+        let copied = self.memory.clone();
+        let bytes = &copied.bytes()[..self.shape.depot_bytes];
+        let stored = Image::parse(bytes)?.check_readable(|frames| known.contains(frames))?;
+        Ok(stored + self.world.check_events()? + self.world.check_blocks(false)?)
+    }
+
+    /// Nothing is in flight: everything is right and counted, and nothing is lost. Uses it up.
+    pub fn check_at_rest(&self, known: &Known, is_wounded: bool) -> Result<u64, String> {
+        let holds: Vec<WeakHandle> = self.held.iter().map(|(_, held)| held.weak).collect();
+        let mut seen = 0;
+        if !is_wounded {
+            let copied = self.memory.clone();
+            seen = self.world.check_at_rest(
+                &copied.bytes()[..self.shape.depot_bytes],
+                known,
+                &holds,
+            )?;
+        }
+        self.check_held()?;
+        self.held
+            .iter()
+            .for_each(|(_, held)| self.world.depot.put(held.handle));
+        for (address, _) in self.world.live.blocks().collect::<Vec<_>>() {
+            let _ = self.world.free(0, 0, address);
+        }
+        self.world.depot.advance(self.shape.ring.lease_ticks() + 2);
+        if !is_wounded {
+            check_found_again(&self.world.depot)?;
+        }
+        let lost = if is_wounded { LOST_BY_DEATH } else { 0 };
+        check_nothing_leaked(&self.world.depot, lost)?;
+        Ok(seen)
+    }
+
+    /// Opens the memory as a later writer would; answers how many held stacks were dropped.
+    pub fn reopen(&mut self) -> u64 {
+        let holds: Vec<WeakHandle> = self.held.iter().map(|(_, held)| held.weak).collect();
+        // SAFETY: the memory is this scene's alone, and nobody is in it.
+        let (world, recovered) = unsafe { World::reopen(self.memory.base(), &self.shape, &holds) };
+        self.world = world;
+        recovered.dropped_holds
+    }
+
+    /// What a later writer makes of these bytes.
+    pub fn check_reopened(&self, known: &Known) -> Result<u64, String> {
+        let mut scene = self.again();
+        match scene.reopen() {
+            0 => scene.check_at_rest(known, false),
+            dropped => Err(format!("a reopen dropped {dropped} held stacks")),
+        }
+    }
+}
+
+/// Every stack that a scene saves.
+pub fn known() -> Known {
+    Known::first(VARIETY)
+}
