@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use stackdepot::{Ancestor, Config, Depot, Handle, Hold, HoldError, Line, SaveError, Tick, WeakHandle};
+use stackdepot::{Ancestor, Config, Depot, Handle, HashChoice, Hold, HoldError, Line, SaveError, Tick, WeakHandle};
 
 /// SplitMix64: the tests repeat exactly.
 struct Random(u64);
@@ -346,14 +346,16 @@ fn a_small_depot_with_leases_only_agrees_with_the_twin() {
 
 #[test]
 fn a_tiny_depot_is_full_and_wide_all_the_time_and_agrees_with_the_twin() {
-    let config = Config { references: true, lease_ticks: 2, payload_words: 2, first_tick: Tick::MASK - 5, ..Config::new(3 << 10) };
+    let first_tick = Tick::MASK - 5;
+    let hash = HashChoice::Portable;
+    let config = Config { references: true, lease_ticks: 2, payload_words: 2, first_tick, hash, ..Config::new(3 << 10) };
     let (stats, full) = run(config, 60_000, 2, 9);
     assert!(full > 1000 && stats.evicted_stacks > 1000 && stats.wide_nodes > 1000, "{stats:?}");
 }
 
 #[test]
 fn a_depot_whose_generations_run_out_wears_its_slots_out_and_never_repeats_a_name() {
-    let config = Config { references: true, generation_limit: 64, max_frames: 15, ..Config::new(4 << 10) };
+    let config = Config { references: true, generation_limit: 64, max_frames: 15, hash: HashChoice::Portable, ..Config::new(4 << 10) };
     let (stats, _) = run(config, 30_000, 4, 12);
     assert!(stats.worn_slots > 0 && stats.truncated > 1000, "{stats:?}");
 }

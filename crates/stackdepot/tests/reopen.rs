@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use stackdepot::image::{HeaderImage, SlotImage};
-use stackdepot::{AttachError, Config, Depot, HEADER_BYTES, Line, Recovered, WeakHandle};
+use stackdepot::{AttachError, Config, Depot, HEADER_BYTES, HashChoice, Line, Recovered, WeakHandle};
 
 const LINES: usize = 512;
 
@@ -116,6 +116,29 @@ fn foreign_bytes_read_as_the_depot_reads_itself() {
             current = node.parent;
         }
         assert_eq!(frames, frames_of(number));
+    }
+}
+
+/// Where the header names the hash.
+const HASH_KIND_OFFSET: usize = 56;
+
+#[test]
+fn a_region_opens_for_writing_where_its_hash_is_known_and_reads_anywhere() {
+    for hash in [HashChoice::Fastest, HashChoice::Portable] {
+        let mut memory = vec![Line::ZERO; LINES];
+        let depot = Depot::new(&mut memory, &Config { hash, ..config() }).unwrap();
+        let weak = depot.save(&frames_of(33)).unwrap();
+        let (again, _) = reopen(&mut memory, &[]).unwrap();
+        assert_eq!(again.save(&frames_of(33)), Ok(weak), "filed by another hash");
+
+        // SAFETY: the buffer is the test's own, and any bytes are lines.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
+        assert!(hash == HashChoice::Fastest || bytes[HASH_KIND_OFFSET] == 1);
+        for (kind, reads) in [(0, false), (1, true), (2, true), (3, false)] {
+            bytes[HASH_KIND_OFFSET] = kind;
+            assert_eq!(HeaderImage::parse(bytes).is_ok(), reads, "kind {kind}");
+        }
+        assert_eq!(reopen(&mut memory, &[]).err(), Some(AttachError::HashKind { found: 3 }));
     }
 }
 
