@@ -14,7 +14,7 @@ int main(void) {
   for (int i = 0; i < 7; i++) cached[i] = malloc(40);
   void *volatile twice = malloc(40);
   void *volatile between = malloc(40);
-  inherited = malloc(5000);
+  inherited = malloc(24);
   for (int i = 0; i < 7; i++) free(cached[i]);
   free_once(twice);
   free_once(between);
