@@ -1,4 +1,5 @@
 //! What the tests of `replay` share: running the command, reading its figures, finding corpora.
+#![allow(dead_code)] // every test file uses its own part
 
 use std::fmt;
 use std::path::{Path, PathBuf};
