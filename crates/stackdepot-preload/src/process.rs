@@ -169,15 +169,13 @@ pub fn stop() {
 #[cold]
 #[inline(never)]
 fn first_event() -> Option<&'static Recorder> {
-    let progress = CONTROL.progress.load(Ordering::Relaxed);
+    // ORDERING: Acquire, partner: the Release of ON in `publish`: then the recorder is there.
+    let progress = CONTROL.progress.load(Ordering::Acquire);
     match progress {
         FRESH => {}
         ON => return running(),
         OFF => return None,
-        starter if starter == own_pid() => {
-            CONTROL.missed.fetch_add(1, Ordering::Relaxed);
-            return None;
-        }
+        starter if starter == own_pid() => return came_meanwhile(),
         // A child, forked before the page was one that forking empties: what it inherited says nothing.
         _ => {}
     }
@@ -191,8 +189,7 @@ fn first_event() -> Option<&'static Recorder> {
         Ordering::Relaxed,
     );
     if claim.is_err() {
-        CONTROL.missed.fetch_add(1, Ordering::Relaxed);
-        return None;
+        return came_meanwhile();
     }
     let started = if CONFINED.load(Ordering::Relaxed) {
         count_unrecorded();
@@ -204,6 +201,27 @@ fn first_event() -> Option<&'static Recorder> {
         CONTROL.progress.store(OFF, Ordering::Relaxed);
     }
     started
+}
+
+/// An event while another thread starts the recording: it is counted, now or by that thread.
+fn came_meanwhile() -> Option<&'static Recorder> {
+    if let Some(recorder) = running() {
+        return Some(recorder);
+    }
+    // ORDERING: Acquire, partner: the Release in `count_missed`: whose swap came before our one
+    // published the recorder, and we see it; whose swap comes after it counts our event.
+    CONTROL.missed.fetch_add(1, Ordering::Acquire);
+    if let Some(recorder) = running() {
+        count_missed(recorder);
+    }
+    None
+}
+
+fn count_missed(recorder: &Recorder) {
+    // ORDERING: Release, partner: the Acquire in `came_meanwhile`.
+    let missed = CONTROL.missed.swap(0, Ordering::Release);
+    let counters = recorder.region.counters;
+    counters.add(Counter::EventsUnrecorded, 0, missed);
 }
 
 /// Starts on a stack mapped for it: this event may be a signal handler's, with a stack of 8 KiB
@@ -304,11 +322,11 @@ fn publish(region: RegionWriter, epoch: u32, check_interval: u32) -> Option<&'st
     );
     OLD_BASE.store(region.base().as_ptr(), Ordering::Relaxed);
     OLD_BYTES.store(region.file_bytes(), Ordering::Relaxed);
-    let missed = CONTROL.missed.swap(0, Ordering::Relaxed);
-    region.counters.add(Counter::EventsUnrecorded, 0, missed);
-    CONTROL.progress.store(ON, Ordering::Relaxed);
     // ORDERING: Release, partner: the Acquire in `recorder` and `running`.
     CONTROL.recorder.store(place, Ordering::Release);
+    count_missed(recorder);
+    // ORDERING: Release, partner: the Acquire in `first_event`.
+    CONTROL.progress.store(ON, Ordering::Release);
     Some(recorder)
 }
 
