@@ -52,16 +52,18 @@ impl Tags {
     /// What the bucket's word says now.
     #[inline]
     pub fn load(word: &AtomicU64) -> Tags {
-        // ORDERING: Acquire, partner: the Release of `exchange`: who does not find its block's tag
-        // because the block was pushed out sees the `sample_bytes` that pushed it out.
+        // ORDERING: Acquire, partner: the Release fence of `Claimed::store` before its
+        // `exchange`: who does not find its block's tag because the block was pushed out sees
+        // the `sample_bytes` that pushed it out.
         Tags(word.load(Ordering::Acquire))
     }
 
     /// Changes one cell's tag; for the owner of that cell.
     pub fn exchange(word: &AtomicU64, cell: usize, old: Tag, new: Tag) {
         if old != new {
-            // ORDERING: Release, partner: the Acquire of `load`.
-            word.fetch_xor(u64::from(old.0 ^ new.0) << (8 * cell), Ordering::Release);
+            // ORDERING: Relaxed: where a block is pushed out, the Release fence of `Claimed::store`
+            // stands before this; a remove has nothing to tell.
+            word.fetch_xor(u64::from(old.0 ^ new.0) << (8 * cell), Ordering::Relaxed);
         }
     }
 
