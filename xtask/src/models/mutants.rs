@@ -1,0 +1,273 @@
+//! `cargo xtask ordering-mutants [--sample N] [--again]`: is each ordering of the core needed,
+//! and does a model see it?
+//!
+//! First every model runs unchanged, which also tells which sites it reaches. Then each site is
+//! weakened by each step, alone, and the models that reach it run, fastest first, until
+//! one fails. A model that does not end in its time counts as one that saw nothing. Results are
+//! kept in the build folder until the core or a model changes, so that a run can be continued.
+//! Survivors are explained in the code, beside the ordering, under the word "weaker".
+
+use super::runner::{self, Model};
+use super::scratch::Scratch;
+use super::sites::{self, Site};
+use crate::Answer;
+use crate::house::House;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const USAGE: &str = "usage: cargo xtask ordering-mutants [--sample N] [--again]";
+/// Of all mutants, in hundredths, that must be caught.
+const LEAST_CAUGHT: usize = 90;
+/// Longest time for an unchanged model.
+const BASE_LIMIT: Duration = Duration::from_secs(600);
+const NOBODY: &str = "-";
+
+/// One site, one step weaker.
+struct Mutant {
+    site: usize,
+    step: &'static str,
+}
+
+/// A model that holds, with what it costs and reaches.
+struct Base {
+    model: Model,
+    seconds: f64,
+    sites: Vec<usize>,
+}
+
+/// Lines `key<TAB>value` that outlive the run.
+struct Memory {
+    path: PathBuf,
+    known: BTreeMap<String, String>,
+}
+
+impl Memory {
+    /// What is remembered about exactly these sources.
+    fn open(path: PathBuf, hash: u64, again: bool) -> Answer<Memory> {
+        let head = format!("sources\t{hash:016x}");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let mut known = BTreeMap::new();
+        if text.lines().next() == Some(&head) && !again {
+            let pairs = text
+                .lines()
+                .skip(1)
+                .filter_map(|line| line.split_once('\t'));
+            known.extend(pairs.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        } else {
+            fs::write(&path, format!("{head}\n"))
+                .map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        Ok(Memory { path, known })
+    }
+
+    fn add(&mut self, key: String, value: String) -> Answer<()> {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(&self.path)
+            .map_err(|e| format!("{}: {e}", self.path.display()))?;
+        writeln!(file, "{key}\t{value}").map_err(|e| format!("{}: {e}", self.path.display()))?;
+        self.known.insert(key, value);
+        Ok(())
+    }
+}
+
+/// Runs the mutants, all or a sample.
+pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
+    let (sample, again) = options(arguments)?;
+    let (found, hasher) = (RefCell::new(Vec::new()), RefCell::new(DefaultHasher::new()));
+    let scratch = Scratch::prepare(house, "mutants", &|file, text| {
+        (file, text).hash(&mut *hasher.borrow_mut());
+        sites::instrument(file, text, &mut found.borrow_mut())
+    })?;
+    let sites: Vec<Site> = found.into_inner();
+    let path = house.target.join("models/mutants.txt");
+    let mut memory = Memory::open(path, hasher.into_inner().finish(), again)?;
+    let bases = bases(&scratch.build()?, house, &mut memory)?;
+    let mutants = chosen(&sites, sample);
+    println!(
+        "{} sites, {} mutants, {} chosen",
+        sites.len(),
+        all(&sites).len(),
+        mutants.len()
+    );
+    let open: Vec<&Mutant> = mutants
+        .iter()
+        .filter(|mutant| !memory.known.contains_key(&key(&sites, mutant)))
+        .collect();
+    let mut failure = Ok(());
+    runner::each(
+        &open,
+        |mutant| attack(mutant, &bases),
+        |mutant, catcher| {
+            let added = memory.add(key(&sites, mutant), catcher.clone());
+            println!("{:8} {}  {catcher}", verdict(&catcher), key(&sites, mutant));
+            failure = failure.clone().and(added);
+        },
+    )?;
+    failure?;
+    Ok(report(&sites, &mutants, &memory))
+}
+
+fn options(arguments: &[String]) -> Answer<(usize, bool)> {
+    let (mut sample, mut again) = (usize::MAX, false);
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.as_str() {
+            "--again" => again = true,
+            "--sample" => {
+                let count = rest.next().and_then(|count| count.parse().ok());
+                sample = count.filter(|count| *count > 0).ok_or(USAGE)?;
+            }
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok((sample, again))
+}
+
+/// Runs every model unchanged.
+fn bases(programs: &[PathBuf], house: &House, memory: &mut Memory) -> Answer<Vec<Base>> {
+    let models = runner::list(programs)?;
+    let folder = house.target.join("models/sites");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let key = |model: &Model| format!("model {}", model.name);
+    let open: Vec<&Model> = models
+        .iter()
+        .filter(|model| !memory.known.contains_key(&key(model)))
+        .collect();
+    let mut failure = Ok(());
+    runner::each(
+        &open,
+        |model| {
+            let list = folder.join(model.name.replace(':', "-"));
+            let variables = [("STACKDEPOT_SITES", list.display().to_string())];
+            let ran = runner::run(model, &variables, BASE_LIMIT)?;
+            if !ran.passed {
+                return Err(format!(
+                    "{} fails unchanged:\n{}",
+                    model.name,
+                    ran.output.trim_end()
+                ));
+            }
+            Ok(format!("{:.3}{}", ran.seconds, read_sites(&list)?))
+        },
+        |model, value| {
+            println!(
+                "model    {}  {} s",
+                model.name,
+                value.split(' ').next().unwrap_or("")
+            );
+            failure = failure.clone().and(memory.add(key(model), value));
+        },
+    )?;
+    failure?;
+    let base = |model: &Model| {
+        let value = memory.known.get(&key(model)).map_or("", String::as_str);
+        let mut words = value.split(' ');
+        let seconds = words
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0.0);
+        let sites = words.filter_map(|word| word.parse().ok()).collect();
+        Base {
+            model: model.clone(),
+            seconds,
+            sites,
+        }
+    };
+    let mut bases: Vec<Base> = models.iter().map(base).collect();
+    bases.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
+    Ok(bases)
+}
+
+/// The sites in a list, each with a blank before it.
+fn read_sites(list: &Path) -> Answer<String> {
+    let text = fs::read_to_string(list).unwrap_or_default();
+    Ok(text.lines().map(|site| format!(" {site}")).collect())
+}
+
+fn all(sites: &[Site]) -> Vec<Mutant> {
+    let of_site = |(site, found): (usize, &Site)| {
+        found
+            .steps()
+            .iter()
+            .map(move |step| Mutant { site, step })
+            .collect::<Vec<_>>()
+    };
+    sites.iter().enumerate().flat_map(of_site).collect()
+}
+
+/// All mutants, or that many of them, spread evenly.
+fn chosen(sites: &[Site], sample: usize) -> Vec<Mutant> {
+    let all = all(sites);
+    let count = all.len();
+    let wanted = sample.min(count);
+    let is_chosen = |index: usize| (index + 1) * wanted / count != index * wanted / count;
+    all.into_iter()
+        .enumerate()
+        .filter(|(index, _)| is_chosen(*index))
+        .map(|(_, mutant)| mutant)
+        .collect()
+}
+
+fn key(sites: &[Site], mutant: &Mutant) -> String {
+    let shown = sites.get(mutant.site).map(Site::shown).unwrap_or_default();
+    format!("{shown} -> {}", mutant.step)
+}
+
+/// The model that fails, or why none does.
+fn attack(mutant: &Mutant, bases: &[Base]) -> Answer<String> {
+    let mut outcome = format!("{NOBODY} no model reaches it");
+    for base in bases
+        .iter()
+        .filter(|base| base.sites.contains(&mutant.site))
+    {
+        let variables = [(
+            "STACKDEPOT_MUTANT",
+            format!("{}:{}", mutant.site, mutant.step),
+        )];
+        let limit = Duration::from_secs_f64(base.seconds * 3.0 + 20.0);
+        let ran = runner::run(&base.model, &variables, limit)?;
+        if !ran.passed && !ran.timed_out {
+            return Ok(base.model.name.clone());
+        }
+        outcome = format!("{NOBODY} every model holds");
+    }
+    Ok(outcome)
+}
+
+fn verdict(catcher: &str) -> &'static str {
+    if catcher.starts_with(NOBODY) {
+        "SURVIVED"
+    } else {
+        "caught"
+    }
+}
+
+fn report(sites: &[Site], mutants: &[Mutant], memory: &Memory) -> bool {
+    let mut survivors = Vec::new();
+    for mutant in mutants {
+        let key = key(sites, mutant);
+        let catcher = memory.known.get(&key).map_or(NOBODY, String::as_str);
+        if catcher.starts_with(NOBODY) {
+            survivors.push(format!(
+                "{key}  {}",
+                catcher.trim_start_matches(NOBODY).trim()
+            ));
+        }
+    }
+    let (count, caught) = (mutants.len(), mutants.len() - survivors.len());
+    survivors
+        .iter()
+        .for_each(|survivor| println!("survivor {survivor}"));
+    let hundredths = caught * 100 / count.max(1);
+    println!(
+        "ordering-mutants: {caught} of {count} caught ({hundredths} %, at least {LEAST_CAUGHT} wanted)"
+    );
+    hundredths >= LEAST_CAUGHT
+}

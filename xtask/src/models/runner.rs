@@ -1,0 +1,131 @@
+//! Runs models, each in a process of its own and within a limit of time, two at a time.
+
+use crate::Answer;
+use crate::child;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Models that run at the same time.
+const JOBS: usize = 2;
+
+/// One model: a test of a program.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The test program.
+    pub program: PathBuf,
+    /// The test's name.
+    pub name: String,
+}
+
+/// How a model ended.
+#[derive(Clone, Debug)]
+pub struct Ran {
+    /// Whether it held.
+    pub passed: bool,
+    /// Whether it was ended at the limit.
+    pub timed_out: bool,
+    /// How long it took.
+    pub seconds: f64,
+    /// What it wrote.
+    pub output: String,
+}
+
+/// The tests of the programs, but for the ignored ones.
+pub fn list(programs: &[PathBuf]) -> Answer<Vec<Model>> {
+    let mut models = Vec::new();
+    for program in programs {
+        let listed = child::must(Command::new(program).arg("--list"))?;
+        let ignored = child::must(Command::new(program).args(["--list", "--ignored"]))?;
+        let ignored = String::from_utf8_lossy(&ignored.stdout).into_owned();
+        for line in String::from_utf8_lossy(&listed.stdout).lines() {
+            let is_ignored = ignored.lines().any(|other| other == line);
+            if let (Some(name), false) = (line.strip_suffix(": test"), is_ignored) {
+                let (program, name) = (program.clone(), name.to_owned());
+                models.push(Model { program, name });
+            }
+        }
+    }
+    Ok(models)
+}
+
+/// Runs one model with some variables set.
+pub fn run(model: &Model, variables: &[(&str, String)], limit: Duration) -> Answer<Ran> {
+    let fails = |error: std::io::Error| format!("{}: {error}", model.program.display());
+    let mut output = tempfile().map_err(fails)?;
+    let mut command = Command::new(&model.program);
+    command
+        .args(["--exact", &model.name, "--nocapture"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(fails)?)
+        .stderr(output.try_clone().map_err(fails)?);
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(fails)?;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(fails)? {
+            break Some(status);
+        }
+        if started.elapsed() > limit {
+            child.kill().map_err(fails)?;
+            child.wait().map_err(fails)?;
+            break None;
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
+    let mut text = Vec::new();
+    output.rewind().map_err(fails)?;
+    output.read_to_end(&mut text).map_err(fails)?;
+    Ok(Ran {
+        passed: status.is_some_and(|status| status.success()),
+        timed_out: status.is_none(),
+        seconds: started.elapsed().as_secs_f64(),
+        output: String::from_utf8_lossy(&text).into_owned(),
+    })
+}
+
+/// A file without a name.
+fn tempfile() -> std::io::Result<File> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("xtask-{}-{number}", std::process::id()));
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
+}
+
+/// Does `work` on each item, two at a time, and hands each result to `done` as it comes.
+pub fn each<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Answer<R> + Sync,
+    mut done: impl FnMut(&T, R),
+) -> Answer<()> {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..JOBS {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            scope.spawn(move || {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if sender.send((item, work(item))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for (item, result) in receiver {
+            done(item, result?);
+        }
+        Ok(())
+    })
+}
