@@ -1,7 +1,7 @@
 //! Opening a region file for reading: safe code that takes every byte as hostile.
 //!
 //! Key types: [`RegionFile`] (an open, checked file), [`Info`] (what it is about) and
-//! [`Snapshot`](snapshot::Snapshot) (a copy of its contents at about one moment). Bytes come by
+//! [`Snapshot`] (a copy of its contents at about one moment). Bytes come by
 //! `pread` in bounded pieces (`source`), never by a mapping: a file that shrinks under its reader
 //! is an error, not a SIGBUS. What is copied is bounded by the file's real size.
 #![forbid(unsafe_code)]

@@ -18,7 +18,7 @@ use crate::section::WordLine;
 use crate::sync::{AtomicU64, Ordering};
 
 /// A one in each byte of a cell.
-const ONES: u64 = u64::MAX / 255 >> (64 - 8 * BUCKET_CELLS as u32);
+const ONES: u64 = (u64::MAX / 255) >> (64 - 8 * BUCKET_CELLS as u32);
 const TOP_BITS: u64 = ONES << 7;
 
 /// The byte of an address; 0 stands for no address.
@@ -99,10 +99,10 @@ impl Tags {
     /// The top bit of each byte that is `tag`.
     #[inline]
     fn marks(self, tag: Tag) -> u64 {
-        let difference = self.0 ^ ONES * u64::from(tag.0);
+        let difference = self.0 ^ (ONES * u64::from(tag.0));
         // No carry crosses a byte: exact, not only for the lowest one.
         let low_bits = TOP_BITS - ONES;
-        !((difference & low_bits) + low_bits | difference) & TOP_BITS
+        !(((difference & low_bits) + low_bits) | difference) & TOP_BITS
     }
 }
 
