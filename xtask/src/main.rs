@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod attack;
+mod attackers;
 mod bars;
 mod check;
 mod child;
@@ -28,10 +29,12 @@ const USAGE: &str = "usage: cargo xtask TASK
   overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
   bars [N...]                      the acceptance bars that a machine can check (default: all)
   loom [FILTER]                    the models of the core, on a copy with loom's search mended
-  ordering-mutants [--sample N] [--again]  each ordering of the core weakened, against the models
+  ordering-mutants [--sample N] [--within SECONDS] [--again]
+                                   each ordering of the core weakened, against the models
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
   fault                            a death and a handler before every operation on a shared word
+  attackers [--sample N] [BUG...]  plants bugs in a copy and shows each attacker find its own
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("fault") => attack::fault(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
+        Some("attackers") => attackers::run(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {
             println!("{USAGE}");

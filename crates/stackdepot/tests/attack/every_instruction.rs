@@ -23,6 +23,9 @@ const TRAP_FLAG: i64 = 1 << 8;
 /// Nothing that a child does takes longer; then it hangs.
 const HANG_SECONDS: u32 = 20;
 
+/// So many findings are enough.
+const MOST_FOUND: u64 = 3;
+
 /// Words that all the forked processes share.
 const INSTRUCTIONS: usize = 0;
 const TRIED: usize = 1;
@@ -98,11 +101,14 @@ impl Stage<'_> {
         // SAFETY: `status` is valid for the call; the child ends, at the latest by its alarm.
         while unsafe { libc::waitpid(child, &mut status, 0) } != child {}
         if status != 0 {
-            self.count(FOUND, 1);
+            let found = self.tally[FOUND].fetch_add(1, Ordering::Relaxed) + 1;
             let name = self.operation;
             self.findings.add(format_args!(
                 "{name}, instruction {instruction}: status {status:x}"
             ));
+            if found == MOST_FOUND {
+                end(1);
+            }
         }
     }
 }

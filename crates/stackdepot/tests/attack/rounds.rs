@@ -229,6 +229,7 @@ fn threads_get_one_name_for_a_stack_in_regions_that_are_always_full() {
         },
         Attack {
             region_bytes: 4096,
+            round_count: 20_000,
             variety: 40,
             ..ORDINARY
         },

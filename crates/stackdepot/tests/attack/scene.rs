@@ -8,7 +8,7 @@ use stackdepot::{Held, RUN_FRAMES, SaveError, WeakHandle};
 
 use crate::audit::{Image, check_found_again, check_nothing_leaked};
 use crate::memory::Copied;
-use crate::stacks::{Known, Random, Seen, Stack, look};
+use crate::stacks::{Known, Random, Seen, Stack, filler, look};
 use crate::world::{Shape, World, address_of};
 
 /// Stacks that are saved before the interruption.
@@ -224,6 +224,10 @@ impl Scene {
     /// operation is about, new ones that evict, allocs, frees, and now and then a tick.
     pub fn interfere(&self, salt: u64) -> Result<(), String> {
         let mut random = Random(salt);
+        if random.one_in(4) {
+            // Hardly anything: what has moved a little is another state than what has moved far.
+            return self.save_and_put(1100 + random.below(500));
+        }
         for id in [
             1000,
             1006,
@@ -243,7 +247,19 @@ impl Scene {
         if random.one_in(4) {
             self.world.depot.advance(1 + random.below(20) as u32);
         }
+        if random.one_in(3) {
+            self.evict_everything(salt)?;
+        }
         self.check_held()
+    }
+
+    /// Saves so many new stacks that, in a full region, whatever is not held is evicted.
+    fn evict_everything(&self, salt: u64) -> Result<(), String> {
+        for number in 0..100 {
+            let frames = filler(salt % 1000 * 100 + number);
+            refusable(self.world.depot.save(&frames).map(|_| ()))?;
+        }
+        Ok(())
     }
 
     /// What was held before is there.
