@@ -112,3 +112,25 @@ fn threads_of_one_shard_get_different_places_and_count_each_event() {
         assert_eq!(shared.view().0.stats().events, 6);
     });
 }
+
+/// What readers of events rely on: who did not find the stack finds its lease over.
+#[test]
+fn stack_of_an_event_that_is_still_leased_is_there() {
+    model(3, || {
+        let shared = Shared::new(RingConfig::new(1));
+        let (ring, depot) = shared.view();
+        let leased = depot.save_lease(&[7]).unwrap();
+        let event = Event { from: leased.from, stack: Some(leased.weak), ..event(1) };
+        let evicter = {
+            let shared = shared.clone();
+            thread::spawn(move || {
+                let (ring, depot) = shared.view();
+                depot.advance(ring.lease_ticks() + 1);
+                depot.save(&[9])
+            })
+        };
+        let found = depot.fetch(leased.weak, &mut [0; 1]);
+        assert!(found.is_ok() || !ring.still_leased(&depot, &event), "evicted while leased");
+        drop(evicter.join().unwrap());
+    });
+}
