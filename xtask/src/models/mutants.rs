@@ -1,5 +1,5 @@
-//! `cargo xtask ordering-mutants [--sample N] [--again]`: is each ordering of the core needed,
-//! and does a model see it?
+//! `cargo xtask ordering-mutants [--sample N] [--within SECONDS] [--again]`: is each ordering of the
+//! core needed, and does a model see it?
 //!
 //! First every model runs unchanged, which also tells which sites it reaches. Then each site is
 //! weakened by each step, alone, and the models that reach it run, fastest first, until
@@ -21,11 +21,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-const USAGE: &str = "usage: cargo xtask ordering-mutants [--sample N] [--again]";
+const USAGE: &str = "usage: cargo xtask ordering-mutants [--sample N] [--within SECONDS] [--again]";
 /// Of all mutants, in hundredths, that must be caught.
 const LEAST_CAUGHT: usize = 90;
-/// Longest time for an unchanged model.
-const BASE_LIMIT: Duration = Duration::from_secs(600);
+/// Models that take longer unchanged, in seconds, are left out, unless `--within` says otherwise.
+const BASE_LIMIT: usize = 600;
+/// What is remembered of a model that is left out.
+const SLOW: &str = "slow";
 const NOBODY: &str = "-";
 
 /// One site, one step weaker.
@@ -79,7 +81,11 @@ impl Memory {
 
 /// Runs the mutants, all or a sample.
 pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
-    let (sample, again) = options(arguments)?;
+    let Options {
+        sample,
+        within,
+        again,
+    } = options(arguments)?;
     let (found, hasher) = (RefCell::new(Vec::new()), RefCell::new(DefaultHasher::new()));
     let scratch = Scratch::prepare(house, "mutants", &|file, text| {
         (file, text).hash(&mut *hasher.borrow_mut());
@@ -88,7 +94,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     let sites: Vec<Site> = found.into_inner();
     let path = house.target.join("models/mutants.txt");
     let mut memory = Memory::open(path, hasher.into_inner().finish(), again)?;
-    let bases = bases(&scratch.build()?, house, &mut memory)?;
+    let bases = bases(&scratch.build()?, house, within, &mut memory)?;
     let mutants = chosen(&sites, sample);
     println!(
         "{} sites, {} mutants, {} chosen",
@@ -114,28 +120,46 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     Ok(report(&sites, &mutants, &memory))
 }
 
-fn options(arguments: &[String]) -> Answer<(usize, bool)> {
-    let (mut sample, mut again) = (usize::MAX, false);
+struct Options {
+    sample: usize,
+    within: usize,
+    again: bool,
+}
+
+fn options(arguments: &[String]) -> Answer<Options> {
+    let mut options = Options {
+        sample: usize::MAX,
+        within: BASE_LIMIT,
+        again: false,
+    };
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        match argument.as_str() {
-            "--again" => again = true,
-            "--sample" => {
-                let count = rest.next().and_then(|count| count.parse().ok());
-                sample = count.filter(|count| *count > 0).ok_or(USAGE)?;
+        let place = match argument.as_str() {
+            "--again" => {
+                options.again = true;
+                continue;
             }
+            "--sample" => &mut options.sample,
+            "--within" => &mut options.within,
             _ => return Err(USAGE.to_owned()),
-        }
+        };
+        let count = rest.next().and_then(|count| count.parse().ok());
+        *place = count.filter(|count| *count > 0).ok_or(USAGE)?;
     }
-    Ok((sample, again))
+    Ok(options)
 }
 
 /// Runs every model unchanged.
-fn bases(programs: &[PathBuf], house: &House, memory: &mut Memory) -> Answer<Vec<Base>> {
+fn bases(
+    programs: &[PathBuf],
+    house: &House,
+    within: usize,
+    memory: &mut Memory,
+) -> Answer<Vec<Base>> {
     let models = runner::list(programs)?;
     let folder = house.target.join("models/sites");
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-    let key = |model: &Model| format!("model {}", model.name);
+    let key = |model: &Model| format!("model {} within {within} s", model.name);
     let open: Vec<&Model> = models
         .iter()
         .filter(|model| !memory.known.contains_key(&key(model)))
@@ -146,7 +170,10 @@ fn bases(programs: &[PathBuf], house: &House, memory: &mut Memory) -> Answer<Vec
         |model| {
             let list = folder.join(model.name.replace(':', "-"));
             let variables = [("STACKDEPOT_SITES", list.display().to_string())];
-            let ran = runner::run(model, &variables, BASE_LIMIT)?;
+            let ran = runner::run(model, &variables, Duration::from_secs(within as u64))?;
+            if ran.timed_out {
+                return Ok(SLOW.to_owned());
+            }
             if !ran.passed {
                 return Err(format!(
                     "{} fails unchanged:\n{}",
@@ -167,20 +194,16 @@ fn bases(programs: &[PathBuf], house: &House, memory: &mut Memory) -> Answer<Vec
     )?;
     failure?;
     let base = |model: &Model| {
-        let value = memory.known.get(&key(model)).map_or("", String::as_str);
-        let mut words = value.split(' ');
-        let seconds = words
-            .next()
-            .and_then(|word| word.parse().ok())
-            .unwrap_or(0.0);
+        let mut words = memory.known.get(&key(model))?.split(' ');
+        let seconds = words.next()?.parse().ok()?;
         let sites = words.filter_map(|word| word.parse().ok()).collect();
-        Base {
+        Some(Base {
             model: model.clone(),
             seconds,
             sites,
-        }
+        })
     };
-    let mut bases: Vec<Base> = models.iter().map(base).collect();
+    let mut bases: Vec<Base> = models.iter().filter_map(base).collect();
     bases.sort_by(|one, other| one.seconds.total_cmp(&other.seconds));
     Ok(bases)
 }
