@@ -215,7 +215,7 @@ fn handle(soak: &Soak) {
             world.depot.put(held.handle);
         }
     }
-    let (id, place) = (random.below(VARIETY), 0x8000 | random.0 % 1024);
+    let (id, place) = (random.below(VARIETY), 0x8000 | (random.0 % 1024));
     let _ = tally.save(|| world.alloc(HANDLERS, id, address_of(id, place)));
     let _ = tally.save(|| world.free(HANDLERS, id, address_of(id, place)));
 }
