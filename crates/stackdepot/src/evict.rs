@@ -46,7 +46,7 @@ impl Region<'_> {
     /// Whether a node has no references and no lease. (With leases the stamp is the recency.)
     ///
     /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
-    fn is_unheld(&self, state: State) -> bool {
+    pub fn is_unheld(&self, state: State) -> bool {
         if !state.is_live() || state.references() != 0 {
             return false;
         }
@@ -99,7 +99,6 @@ impl Region<'_> {
         if let Some(slot) = self.slot(number) {
             slot.free_owned();
             self.hint(number);
-            self.note_release();
         }
     }
 

@@ -6,15 +6,17 @@
 //! used. Hints come first: slots that were just freed, or parents that just lost their last
 //! child, which nobody can want as a stack. A hint is only ever a guess, checked on the state.
 //!
-//! `progress` remembers where the hand stood at the last success, put-to-zero or tick. Two laps
-//! behind it without success prove that everything is held: then `Full` is one comparison.
+//! `progress` remembers where the hand stood when it last found something, and when something
+//! became evictable that no hint tells of: a put-to-zero, or a tick, which ends leases. Two laps
+//! behind it (one where leases leave no second chances) without success prove that everything is
+//! held: then `Full` is a comparison and a look at all hints, and no more slots are looked at.
 //! One claim takes at most [`CLAIM_STEPS`] steps; in larger regions it may answer `Contended`
 //! for a while where `Full` is not proven yet.
 
 use crate::error::SaveError;
 use crate::evict::Wanted;
 use crate::layout::{HINT_COUNT, Region};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Most slots that one claim looks at.
 const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
@@ -34,8 +36,7 @@ impl Region<'_> {
     /// # Errors
     /// `Full` when everything is held, `Contended` when the steps ran out.
     pub fn claim(&self) -> Result<u32, SaveError> {
-        if let Some(number) = self.claim_hinted() {
-            self.note_release();
+        if let Some(number) = self.claim_hinted(self.shard()) {
             return Ok(number);
         }
         let slot_count = u64::from(self.geometry.slot_count);
@@ -46,8 +47,8 @@ impl Region<'_> {
             // say what is there.
             let start = hand.load(Ordering::Relaxed);
             // The mark may be ahead of the hand: a claim that lost its move marks where it was.
-            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed)) >= 2 * slot_count {
-                return Err(SaveError::Full);
+            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed)) >= self.futile_laps(start) * slot_count {
+                return self.claim_hinted(&self.header.hints).ok_or(SaveError::Full);
             }
             let mut index = start % slot_count;
             for position in start..start + BATCH {
@@ -93,16 +94,25 @@ impl Region<'_> {
         }
     }
 
-    /// Suggests a slot to later claims. Overwrites an older hint: the hand finds that slot too.
+    /// How many laps without success prove that everything is held. The first lap of all takes
+    /// only free slots; second chances, which exist where leases do not, take a lap to use up.
+    #[inline]
+    fn futile_laps(&self, hand: u64) -> u64 {
+        if self.lease_ticks != 0 && hand >= 2 * u64::from(self.geometry.slot_count) { 1 } else { 2 }
+    }
+
+    /// Suggests a slot to later claims, in the place of an older hint: that slot is the hand's then.
     pub fn hint(&self, number: u32) {
         if let Some(cell) = self.shard().get(number as usize % SHARD_HINTS) {
             // ORDERING: Relaxed: a guess, checked on the state word.
-            cell.store(number, Ordering::Relaxed);
+            if cell.swap(number, Ordering::Relaxed) != 0 {
+                self.note_release();
+            }
         }
     }
 
-    fn claim_hinted(&self) -> Option<u32> {
-        for cell in self.shard() {
+    fn claim_hinted(&self, hints: &[AtomicU32]) -> Option<u32> {
+        for cell in hints {
             if cell.load(Ordering::Relaxed) == 0 {
                 continue;
             }
@@ -111,13 +121,17 @@ impl Region<'_> {
             if self.try_claim(number, Wanted::FreeOrUnsaved) {
                 return Some(number);
             }
+            // What is held has its hint again when it is released.
+            if self.slot(number).is_some_and(|slot| self.is_unheld(slot.state_now())) {
+                self.note_release();
+            }
         }
         None
     }
 
     /// This thread's line of hints, by where its stack lies: threads rarely share one, and
     /// nothing breaks when they do.
-    fn shard(&self) -> &[crate::sync::AtomicU32] {
+    fn shard(&self) -> &[AtomicU32] {
         let marker = 0u8;
         let stack_page = (&raw const marker).addr() >> 14;
         let line = stack_page.wrapping_mul(0x9e37_79b9) >> 7;
