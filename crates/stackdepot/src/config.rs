@@ -128,6 +128,11 @@ impl Geometry {
         Geometry { slot_count, bucket_count, payload_words, buckets_offset, slots_offset, payload_offset, region_bytes }
     }
 
+    /// As many bits as the slot numbers need.
+    pub(crate) const fn slot_bits(&self) -> u32 {
+        u32::BITS - self.slot_count.leading_zeros()
+    }
+
     /// The most slots that fit, found by halving: 26 steps.
     const fn within(region_bytes: usize, payload_words: u32) -> Geometry {
         let (mut fits, mut too_many) = (LEAST_SLOTS, MOST_SLOTS + 1);

@@ -125,8 +125,9 @@ impl<'r> Depot<'r> {
     /// `ancestor` stands for. Those must be unchanged: the caller vouches for them.
     ///
     /// `trail[i]` receives the token of the node that holds the frames down to depth
-    /// `10 * (i + 1)`; entries above `ancestor` are left alone, and those that do not apply
-    /// become `None`. A token that no longer fits costs a full save.
+    /// `10 * (i + 1)`, `None` if there is none. Entries above `ancestor` are left alone, and so
+    /// are those deeper than the stack is: only tokens of depths that were part of the last stack
+    /// saved with this trail stand for frames of it. A token that no longer fits costs a full save.
     ///
     /// ```
     /// use stackdepot::{Config, Depot, Hold, Line};
@@ -206,7 +207,38 @@ impl<'r> Depot<'r> {
     /// (wrapping, so a negative number is added as its two's complement).
     #[inline]
     pub fn add_payload(&self, held: Handle, word: usize, delta: u64) {
-        self.region.add_payload(held, word, delta);
+        self.region.add_payload(held, word, &[delta]);
+    }
+
+    /// Adds to as many payload words as there are `deltas`, from `first_word` on; otherwise as
+    /// [`Depot::add_payload`].
+    #[inline]
+    pub fn add_payload_words(&self, held: Handle, first_word: usize, deltas: &[u64]) {
+        self.region.add_payload(held, first_word, deltas);
+    }
+
+    /// [`Depot::add_payload_words`] and [`Depot::put`] in one look at the stack's slot.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let config = Config { references: true, payload_words: 2, ..Config::new(65536) };
+    /// let depot = Depot::new(&mut memory, &config).unwrap();
+    /// let held = depot.save_acquire(&[0x401000]).unwrap();
+    /// depot.put_with_payload(held.handle, 0, &[1, 4096]);
+    /// assert_eq!(depot.payload(held.weak).unwrap(), [1, 4096, 0, 0]);
+    /// assert_eq!(depot.walk().next().unwrap().references, 0);
+    /// ```
+    #[inline]
+    pub fn put_with_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
+        self.region.put_with_payload(held, first_word, deltas);
+    }
+
+    /// Begins to bring what a [`renew`](Depot::renew), [`put`](Depot::put) or payload of that
+    /// stack touches into the processor's cache. No other effect.
+    #[inline]
+    pub fn prefetch(&self, weak: WeakHandle) {
+        self.region.prefetch(weak);
     }
 
     /// The payload words of a stack; those not configured are 0.

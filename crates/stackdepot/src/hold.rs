@@ -21,17 +21,30 @@ impl<'r> Region<'r> {
         if slot.generation_now() != generation {
             return Err(HoldError::Evicted);
         }
+        self.acquire_slot(number, slot, generation).map(|_| slot)
+    }
+
+    /// The same for a slot that a moment ago was of that generation; answers its state with the
+    /// reference.
+    #[inline]
+    pub fn acquire_slot(&self, number: u32, slot: &Slot, generation: u32) -> Result<State, HoldError> {
         let before = slot.add_reference();
-        if before.is_live() && slot.is_still(generation) {
-            if before.references() < State::REF_LIMIT {
-                return Ok(slot);
-            }
-            self.release(number);
-            count(&self.header.counters.saturated);
-            return Err(HoldError::Saturated);
+        if before.is_live() && before.references() < State::REF_LIMIT && slot.is_still(generation) {
+            return Ok(State(before.0 + State::REF));
         }
+        Err(self.refuse_acquired(number, slot, generation, before))
+    }
+
+    /// Drops the reference that was one too many or on another life.
+    #[cold]
+    fn refuse_acquired(&self, number: u32, slot: &Slot, generation: u32, before: State) -> HoldError {
+        let is_saturated = before.is_live() && slot.is_still(generation);
         self.release(number);
-        Err(HoldError::Evicted)
+        if !is_saturated {
+            return HoldError::Evicted;
+        }
+        count(&self.header.counters.saturated);
+        HoldError::Saturated
     }
 
     /// Takes a reference on a saved stack.
@@ -41,24 +54,51 @@ impl<'r> Region<'r> {
 
     /// Drops a reference on a node; nothing for the root.
     pub fn release(&self, number: u32) {
-        let Some(slot) = self.slot(number) else { return };
+        if let Some(slot) = self.slot(number) {
+            self.release_slot(number, slot);
+        }
+    }
+
+    #[inline]
+    fn release_slot(&self, number: u32, slot: &Slot) {
         let before = slot.drop_reference();
         if before.references() == 1 && before.is_live() {
-            if !before.is_saved() {
-                self.hint(number);
-            }
+            self.note_unreferenced(number, State(before.0 - State::REF));
+        }
+    }
+
+    /// The last reference is gone: tells claims, if they may have the node before the next tick.
+    fn note_unreferenced(&self, number: u32, state: State) {
+        if !state.is_saved() {
+            self.hint(number);
+        } else if self.is_unheld(state) {
             self.note_release();
         }
     }
 
     /// Gives back a reference that a handle stands for.
     pub fn put(&self, handle: Handle) {
-        let held = self.weak_of(handle).and_then(|weak| self.slot(weak.slot()));
-        if held.is_none_or(|slot| !slot.state_now().is_live() || slot.state_now().references() == 0) {
-            count(&self.header.counters.stale_puts);
-            return;
+        self.put_with_payload(handle, 0, &[]);
+    }
+
+    /// The same after adding to the payload, which a stale handle does not do either.
+    #[inline]
+    pub fn put_with_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
+        let number = self.slot_of(held);
+        match self.slot(number).filter(|slot| self.is_held_as(number, slot, held)) {
+            Some(slot) => {
+                self.add_words(number, first_word, deltas);
+                self.release_slot(number, slot);
+            }
+            None => count(&self.header.counters.stale_puts),
         }
-        self.release(self.slot_of(handle));
+    }
+
+    /// Whether a handle fits what is in its slot, as every handle does that is held.
+    #[inline]
+    fn is_held_as(&self, number: u32, slot: &Slot, held: Handle) -> bool {
+        let state = slot.state_now();
+        self.handle_of(WeakHandle::new(number, slot.generation_now())) == held && state.is_live() && state.references() != 0
     }
 
     /// Holds a saved stack by a lease from now on.
@@ -101,21 +141,15 @@ impl<'r> Region<'r> {
         Err(HoldError::Contended)
     }
 
-    /// The bits of a handle that are the slot's number.
-    #[inline]
-    fn slot_bits(&self) -> u32 {
-        u32::BITS - self.geometry.slot_count.leading_zeros()
-    }
-
     #[inline]
     fn slot_of(&self, handle: Handle) -> u32 {
-        handle.to_bits() & ((1 << self.slot_bits()) - 1)
+        handle.to_bits() & ((1 << self.slot_bits) - 1)
     }
 
     /// The slot's number, and above it as much of the generation as there is room for.
     #[inline]
     pub fn handle_of(&self, weak: WeakHandle) -> Handle {
-        let bits = weak.generation() << self.slot_bits() | weak.slot();
+        let bits = weak.generation() << self.slot_bits | weak.slot();
         // Only a forged weak handle has slot 0; slot 1 then stands in for "never 0".
         Handle::from_bits(bits).unwrap_or(Handle::ONE)
     }

@@ -9,7 +9,7 @@ use crate::depot::Hold;
 use crate::error::{HoldError, SaveError};
 use crate::handle::{Tick, WeakHandle};
 use crate::hash::Hasher;
-use crate::layout::{RUN_FRAMES, Region, Slot};
+use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Found, Stack};
 use crate::publish::NewNode;
 use crate::state::State;
@@ -48,21 +48,24 @@ impl<'r> Region<'r> {
             count(&self.header.counters.truncated);
         }
         let hash = stack.hash(hasher);
-        if let Some(found) = self.find_home(&stack, hash)
+        self.save_hashed(hasher, &stack, hash, hold).unwrap_or(Err(SaveError::Contended))
+    }
+
+    /// Finds or adds a stack of which the hash is known; `None` when its base is gone.
+    #[inline(always)]
+    pub fn save_hashed(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+        if let Some(found) = self.find_home(stack, hash)
             && let Some(answer) = self.save_found(&found, hold)
         {
-            return answer;
+            return Some(answer);
         }
-        self.save_displaced(hasher, &stack, hash, hold)
+        self.save_displaced(hasher, stack, hash, hold)
     }
 
     /// The save of a stack that is not at home in the index, mostly because it is new.
     #[inline(never)]
-    fn save_displaced(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Result<Saved, SaveError> {
-        match self.save_hit(stack, hash, hold) {
-            Some(answer) => answer,
-            None => self.save_missing(hasher, stack, hold).unwrap_or(Err(SaveError::Contended)),
-        }
+    fn save_displaced(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+        self.save_hit(stack, hash, hold).or_else(|| self.save_missing(hasher, stack, hold))
     }
 
     /// Refuses holds that were switched off.
@@ -73,7 +76,7 @@ impl<'r> Region<'r> {
     }
 
     /// The save of a stack that is stored; `None` when it is not (any more).
-    pub fn save_hit(&self, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    fn save_hit(&self, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
         self.save_found(&self.find(stack, stack.leaf_level(), hash)?, hold)
     }
 
@@ -107,28 +110,27 @@ impl<'r> Region<'r> {
 
     /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
     fn hold_by_reference(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
-        let slot = self.acquire_node(found.number, found.generation)?;
-        if self.lease_ticks == 0 && !found.state.has(State::VISITED) {
-            slot.mark_visited(slot.state_now());
+        let state = self.acquire_slot(found.number, found.slot, found.generation)?;
+        if self.lease_ticks == 0 && !state.has(State::VISITED) {
+            found.slot.mark_visited(state);
         }
-        let saved = self.hold_acquired(found.number, slot, hold);
-        saved.ok_or(HoldError::Contended)
+        self.hold_acquired(&Found { state, ..*found }, hold).ok_or(HoldError::Contended)
     }
 
     /// Turns the caller's reference on a node into a saved stack held as asked; `None` when its
-    /// lease could not be stamped, and then nothing is held.
-    fn hold_acquired(&self, number: u32, slot: &Slot, hold: Hold) -> Option<Saved> {
-        let state = slot.state_now();
-        if !state.is_saved() && slot.mark_saved() {
+    /// lease could not be stamped, and then nothing is held. `held.state` was seen under the reference.
+    #[inline]
+    fn hold_acquired(&self, held: &Found<'r>, hold: Hold) -> Option<Saved> {
+        if !held.state.is_saved() && held.slot.mark_saved() {
             count(&self.header.counters.new_stacks);
         }
-        let weak = WeakHandle::new(number, slot.generation_now());
+        let weak = WeakHandle::new(held.number, held.generation);
         let mut from = Some(Tick(0));
         if hold.is_lease() {
-            from = self.lease(slot, weak.generation(), slot.state_now()).ok();
+            from = self.lease(held.slot, held.generation, held.state).ok();
         }
         if !hold.is_reference() || from.is_none() {
-            self.release(number);
+            self.release(held.number);
         }
         Some(Saved { weak, from: from? })
     }
@@ -136,7 +138,7 @@ impl<'r> Region<'r> {
     /// Adds what is missing of a stack; `None` when the stack's base is gone.
     #[cold]
     #[inline(never)]
-    pub fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Option<Result<Saved, SaveError>> {
         let mut hashes = [0; MOST_LEVELS];
         stack.hashes(hasher, &mut hashes);
         let (held, first_missing) = self.hold_deepest_ancestor(stack, &hashes)?;
@@ -159,7 +161,9 @@ impl<'r> Region<'r> {
             held = self.insert_node(&node).inspect_err(|error| self.count_refusal(*error))?;
         }
         let slot = self.slot(held).ok_or(SaveError::Contended)?;
-        self.hold_acquired(held, slot, hold).ok_or(SaveError::Contended)
+        // Held, so its generation stands still.
+        let leaf = Found { number: held, slot, generation: slot.generation_now(), state: slot.state_now() };
+        self.hold_acquired(&leaf, hold).ok_or(SaveError::Contended)
     }
 
     /// The deepest stored proper prefix, searched from the leaf's side: its slot, held, and the

@@ -71,6 +71,7 @@ pub mod live;
 mod lookup;
 mod onto;
 mod payload;
+mod prefetch;
 mod publish;
 mod recover;
 pub mod ring;

@@ -177,6 +177,7 @@ impl<'r> Region<'r> {
     #[inline(always)]
     fn compare_chain(&self, number: u32, stack: &Stack<'_>, prefix: Prefix<'_>) -> Option<Found<'r>> {
         let leaf = self.slot(number)?;
+        self.prefetch_payload(number);
         let generation = leaf.generation_now();
         let leaf_state = leaf.state_now();
         let first_windows = self.first_windows();

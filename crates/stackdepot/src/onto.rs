@@ -16,6 +16,10 @@ use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Base, Stack};
 use crate::sync::Ordering;
 
+/// Levels up to which their hashes are collected in a small array: zeroing a large one costs more
+/// than hashing them.
+const FEW_LEVELS: usize = 4;
+
 /// A full node of a stored stack, as a start for later saves in the same depot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ancestor {
@@ -73,6 +77,7 @@ impl Region<'_> {
     }
 
     /// Saves a stack and writes the tokens of its full levels; `None` when its base is gone.
+    #[inline]
     fn save_traced(
         &self,
         hasher: &Hasher,
@@ -81,14 +86,31 @@ impl Region<'_> {
         hold: Hold,
         trail: &mut [Option<Ancestor>],
     ) -> Option<Result<Saved, SaveError>> {
-        let mut hashes = [0; MOST_LEVELS];
+        match stack.full_levels() {
+            // The base is the deepest full node: no token is new.
+            0 => self.save_hashed(hasher, stack, stack.hash(hasher), hold),
+            1..FEW_LEVELS => self.save_levels::<FEW_LEVELS>(hasher, stack, base_levels, hold, trail),
+            _ => self.save_levels::<MOST_LEVELS>(hasher, stack, base_levels, hold, trail),
+        }
+    }
+
+    /// The same for a stack of at most `LEVELS` levels below its base.
+    #[inline(never)]
+    fn save_levels<const LEVELS: usize>(
+        &self,
+        hasher: &Hasher,
+        stack: &Stack<'_>,
+        base_levels: usize,
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Option<Result<Saved, SaveError>> {
+        let mut hashes = [0; LEVELS];
         stack.hashes(hasher, &mut hashes);
         let leaf_hash = hashes.get(stack.leaf_level()).copied().unwrap_or(0);
-        let answer = match self.save_hit(stack, leaf_hash, hold) {
-            Some(answer) => answer,
-            None => self.save_missing(hasher, stack, hold)?,
-        };
+        let answer = self.save_hashed(hasher, stack, leaf_hash, hold)?;
         let new_trail = trail.get_mut(base_levels..).unwrap_or(&mut []);
+        let trail_length = new_trail.len().min(stack.full_levels());
+        let new_trail = new_trail.get_mut(..trail_length).unwrap_or(&mut []);
         new_trail.fill(None);
         if let Ok(saved) = answer {
             self.trace(stack, base_levels, saved.weak, &hashes, new_trail);

@@ -6,17 +6,43 @@
 use crate::error::FetchError;
 use crate::handle::{Handle, WeakHandle};
 use crate::layout::{MOST_PAYLOAD_WORDS, Region};
+use crate::prefetch::prefetch;
 use crate::sync::Ordering;
 
 impl Region<'_> {
-    /// Adds to a word of a held stack; ignored when the handle is recognised as stale or the
+    /// Adds to words of a held stack; ignored when the handle is recognised as stale, or where a
     /// word is not configured.
-    pub fn add_payload(&self, held: Handle, word: usize, delta: u64) {
-        let Some(weak) = self.weak_of(held) else { return };
-        if let Some(word) = self.payload_of(weak.slot()).get(word) {
+    #[inline]
+    pub fn add_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
+        if let Some(weak) = self.weak_of(held) {
+            self.add_words(weak.slot(), first_word, deltas);
+        }
+    }
+
+    /// Adds to the words of a slot that the caller holds by a reference.
+    #[inline]
+    pub fn add_words(&self, number: u32, first_word: usize, deltas: &[u64]) {
+        for (word, delta) in self.payload_of(number).iter().skip(first_word).zip(deltas) {
             // ORDERING: Release, partner: `payload` (fence Acquire in `is_still`): this life's
             // generation comes before its numbers, so a reader of the last life drops them.
-            word.fetch_add(delta, Ordering::Release);
+            word.fetch_add(*delta, Ordering::Release);
+        }
+    }
+
+    /// Fetches the line of a slot's words.
+    #[inline]
+    pub fn prefetch_payload(&self, number: u32) {
+        if let [first, ..] = self.payload_of(number) {
+            prefetch(first);
+        }
+    }
+
+    /// Fetches the lines of a stack's leaf that holds and payload are in.
+    #[inline]
+    pub fn prefetch(&self, weak: WeakHandle) {
+        if let Some(slot) = self.slot(weak.slot()) {
+            prefetch(slot);
+            self.prefetch_payload(weak.slot());
         }
     }
 
