@@ -20,10 +20,10 @@ use crate::thread::Call;
 
 /// The words of a stack's payload.
 mod payload {
-    pub const ALLOCATED_BLOCKS: usize = 0;
-    pub const ALLOCATED_BYTES: usize = 1;
-    pub const FREED_BLOCKS: usize = 2;
-    pub const FREED_BYTES: usize = 3;
+    /// Blocks; bytes in the next word.
+    pub const ALLOCATED: usize = 0;
+    /// Blocks; bytes in the next word.
+    pub const FREED: usize = 2;
 }
 
 /// A block that a realloc took out of the record before the real call.
@@ -53,7 +53,7 @@ impl Call {
         self.start_recording();
         let freed = Resize {
             address: address as u64,
-            removed: self.recorder.region.live.remove(address as u64),
+            removed: self.take_out(address as u64),
             time: tsc(),
         };
         self.with_stack(|stack| self.record_free(stack, freed));
@@ -64,7 +64,7 @@ impl Call {
     /// address before we hear the outcome.
     pub fn resizing(&self, address: usize) -> Resize {
         self.start_recording();
-        let removed = self.recorder.region.live.remove(address as u64);
+        let removed = self.take_out(address as u64);
         self.stop_recording();
         Resize {
             address: address as u64,
@@ -112,10 +112,7 @@ impl Call {
         if let Some(saved) = saved {
             region
                 .depot
-                .add_payload(saved.handle, payload::ALLOCATED_BLOCKS, 1);
-            region
-                .depot
-                .add_payload(saved.handle, payload::ALLOCATED_BYTES, size);
+                .add_payload_words(saved.handle, payload::ALLOCATED, &[1, size]);
         }
         let weak = saved.map(|saved| saved.weak);
         self.keep(
@@ -168,6 +165,21 @@ impl Call {
             }
         }
         self.fill(place, &event);
+    }
+
+    /// Takes a block out of the live table; what its stack needs comes while the free's stack is
+    /// taken.
+    #[inline]
+    fn take_out(&self, address: u64) -> Removed {
+        let region = &self.recorder.region;
+        let removed = region.live.remove(address);
+        if let Removed::Block(LiveBlock {
+            stack: Some(stack), ..
+        }) = removed
+        {
+            region.depot.prefetch(stack);
+        }
+        removed
     }
 
     /// Enters a block, with its reference, into the live table, and settles what came back.
@@ -233,10 +245,7 @@ impl Call {
 /// A free was seen or is implied: the block counts as freed and gives its reference back.
 fn release(depot: &Depot<'_>, block: &LiveBlock) {
     let Some(stack) = block.stack else { return };
-    let held = depot.handle_of(stack);
-    depot.add_payload(held, payload::FREED_BLOCKS, 1);
-    depot.add_payload(held, payload::FREED_BYTES, block.size);
-    depot.put(held);
+    depot.put_with_payload(depot.handle_of(stack), payload::FREED, &[1, block.size]);
 }
 
 fn put(depot: &Depot<'_>, stack: Option<WeakHandle>) {
