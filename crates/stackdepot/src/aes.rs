@@ -27,7 +27,10 @@ mod x86 {
     impl Aes {
         /// Asks the processor; slow in a virtual machine, so only when a depot is made or opened.
         pub fn detect() -> Option<Aes> {
-            #[allow(unused_unsafe, reason = "newer compilers know that every x86-64 has CPUID")]
+            #[allow(
+                unused_unsafe,
+                reason = "newer compilers know that every x86-64 has CPUID"
+            )]
             // SAFETY: every x86-64 processor has CPUID and its leaf 1.
             let features = unsafe { __cpuid(1) };
             (features.ecx & AES_BIT != 0).then_some(Aes(()))
@@ -35,7 +38,14 @@ mod x86 {
 
         /// Links the hashes of full runs, the last one first, and then of `tail`, to `start`.
         #[inline]
-        pub fn chain(self, keys: &Run, start: u64, full: &[Run], tail: Option<&Run>, links: [u64; 2]) -> u64 {
+        pub fn chain(
+            self,
+            keys: &Run,
+            start: u64,
+            full: &[Run],
+            tail: Option<&Run>,
+            links: [u64; 2],
+        ) -> u64 {
             // SAFETY: `self` proves that the processor has the instructions.
             unsafe { chain(keys, start, full, tail, links) }
         }
@@ -49,7 +59,9 @@ mod x86 {
         for run in full.iter().rev() {
             hash = crate::hash::fold(hash ^ hash_run(&keys, run), full_link);
         }
-        tail.map_or(hash, |tail| crate::hash::fold(hash ^ hash_run(&keys, tail), tail_link))
+        tail.map_or(hash, |tail| {
+            crate::hash::fold(hash ^ hash_run(&keys, tail), tail_link)
+        })
     }
 
     #[inline]

@@ -30,7 +30,10 @@ impl Region<'_> {
         let [first, second] = WindowTable::of(self.header).first_two();
         // A free cell stands for no frame; it must not look like a window that the first one is.
         let first_high = first.unwrap_or(0);
-        FirstWindows { first: first_high, second: second.unwrap_or(!first_high) }
+        FirstWindows {
+            first: first_high,
+            second: second.unwrap_or(!first_high),
+        }
     }
 
     /// Compares one node with a run; on equality answers its parent's slot, 0 at the root.
@@ -46,7 +49,8 @@ impl Region<'_> {
         let link = slot.link.load(Ordering::Relaxed);
         let windows = (link >> 32) as u32;
         let is_equal = state.0 & SHAPE_MASK == State::LIVE | (length as u64) << State::LENGTH_SHIFT
-            && (!state.has(State::WIDE) && packed::are_equal(self, slot, windows, run, first_windows)
+            && (!state.has(State::WIDE)
+                && packed::are_equal(self, slot, windows, run, first_windows)
                 || self.is_equal_decoded(slot, state, windows, run));
         is_equal.then_some(link as u32)
     }
@@ -54,7 +58,8 @@ impl Region<'_> {
     /// Whether a node's decoded frames are those of a run.
     #[inline(never)]
     fn is_equal_decoded(&self, slot: &Slot, state: State, windows: u32, run: &Run) -> bool {
-        self.decode(slot, state, windows).is_some_and(|stored| stored == *run)
+        self.decode(slot, state, windows)
+            .is_some_and(|stored| stored == *run)
     }
 
     /// The frames of a node; `None` when its upper halves are gone.
@@ -73,7 +78,8 @@ impl Region<'_> {
         let mut selectors = windows;
         for (cell, pair) in slot.lows.iter().zip(run.as_chunks_mut::<2>().0) {
             let lows = cell.load(Ordering::Relaxed);
-            pair[0] = highs.get(selectors as usize & 3).copied().unwrap_or(0) | (lows & 0xffff_ffff);
+            pair[0] =
+                highs.get(selectors as usize & 3).copied().unwrap_or(0) | (lows & 0xffff_ffff);
             pair[1] = highs.get(selectors as usize >> 2 & 3).copied().unwrap_or(0) | lows >> 32;
             selectors >>= 4;
         }
@@ -83,7 +89,12 @@ impl Region<'_> {
 
 /// Joins the halves of a wide node.
 fn join(slot: &Slot, ext: &Slot, run: &mut Run) {
-    for ((low, high), pair) in slot.lows.iter().zip(&ext.lows).zip(run.as_chunks_mut::<2>().0) {
+    for ((low, high), pair) in slot
+        .lows
+        .iter()
+        .zip(&ext.lows)
+        .zip(run.as_chunks_mut::<2>().0)
+    {
         let (low, high) = (low.load(Ordering::Relaxed), high.load(Ordering::Relaxed));
         pair[0] = high << 32 | (low & 0xffff_ffff);
         pair[1] = (high >> 32) << 32 | low >> 32;
@@ -93,7 +104,10 @@ fn join(slot: &Slot, ext: &Slot, run: &mut Run) {
 /// The comparison in the processor's vector registers. The node's words are loaded one by one,
 /// as atomics, for others may be writing them; only the caller's frames are loaded as vectors.
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))]
-#[expect(unsafe_code, reason = "calls a function that needs the processor's SSE2")]
+#[expect(
+    unsafe_code,
+    reason = "calls a function that needs the processor's SSE2"
+)]
 mod packed {
     use core::arch::x86_64::*;
 
@@ -108,7 +122,13 @@ mod packed {
 
     /// Whether a narrow node stores just the words that a run has.
     #[inline(always)]
-    pub fn are_equal(region: &Region<'_>, slot: &Slot, windows: u32, run: &Run, first_windows: FirstWindows) -> bool {
+    pub fn are_equal(
+        region: &Region<'_>,
+        slot: &Slot,
+        windows: u32,
+        run: &Run,
+        first_windows: FirstWindows,
+    ) -> bool {
         if windows >> WINDOW_SHIFT == 0 {
             // SAFETY: every processor that this is compiled for has SSE2: the `cfg` above.
             return unsafe { have_equal_words::<false>(slot, windows, run, first_windows, [0; 2]) };
@@ -126,12 +146,22 @@ mod packed {
         first_windows: FirstWindows,
     ) -> bool {
         let table = WindowTable::of(region.header);
-        let own = |cell: usize, unused: u32| if cell == 0 { unused } else { (table.high_bits(cell) >> 32) as u32 };
+        let own = |cell: usize, unused: u32| {
+            if cell == 0 {
+                unused
+            } else {
+                (table.high_bits(cell) >> 32) as u32
+            }
+        };
         // A window that is not used must not change what the first two select.
-        let own_windows =
-            [own(Windows(windows).a(), first_windows.first), own(Windows(windows).b(), first_windows.second)];
+        let own_windows = [
+            own(Windows(windows).a(), first_windows.first),
+            own(Windows(windows).b(), first_windows.second),
+        ];
         // SAFETY: as above.
-        unsafe { have_equal_words::<true>(slot, windows & SELECTORS, run, first_windows, own_windows) }
+        unsafe {
+            have_equal_words::<true>(slot, windows & SELECTORS, run, first_windows, own_windows)
+        }
     }
 
     /// Compares lower halves, and the selectors that the upper halves come to: their lower bit
@@ -145,17 +175,28 @@ mod packed {
         first_windows: FirstWindows,
         own: [u32; 2],
     ) -> bool {
-        let word = |index: usize| slot.lows.get(index).map_or(0, |low| low.load(Ordering::Relaxed) as i64);
-        let stored = [_mm_set_epi64x(word(1), word(0)), _mm_set_epi64x(word(3), word(2)), _mm_set1_epi64x(word(4))];
+        let word = |index: usize| {
+            slot.lows
+                .get(index)
+                .map_or(0, |low| low.load(Ordering::Relaxed) as i64)
+        };
+        let stored = [
+            _mm_set_epi64x(word(1), word(0)),
+            _mm_set_epi64x(word(3), word(2)),
+            _mm_set1_epi64x(word(4)),
+        ];
         let pairs = run.as_chunks::<2>().0;
         let pair = |index: usize| {
             let [first, second] = pairs.get(index).copied().unwrap_or_default();
             _mm_castsi128_ps(_mm_set_epi64x(second as i64, first as i64))
         };
         let fours = [(pair(0), pair(1)), (pair(2), pair(3)), (pair(4), pair(4))];
-        let lows = fours.map(|(left, right)| _mm_castps_si128(_mm_shuffle_ps::<0b10_00_10_00>(left, right)));
-        let highs = fours.map(|(left, right)| _mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(left, right)));
-        let is_in = |window: u32| highs.map(|high| _mm_cmpeq_epi32(high, _mm_set1_epi32(window as i32)));
+        let lows = fours
+            .map(|(left, right)| _mm_castps_si128(_mm_shuffle_ps::<0b10_00_10_00>(left, right)));
+        let highs = fours
+            .map(|(left, right)| _mm_castps_si128(_mm_shuffle_ps::<0b11_01_11_01>(left, right)));
+        let is_in =
+            |window: u32| highs.map(|high| _mm_cmpeq_epi32(high, _mm_set1_epi32(window as i32)));
 
         let in_second = is_in(first_windows.second);
         let high_bits = or(is_in(first_windows.first), in_second);
@@ -169,14 +210,23 @@ mod packed {
         for ((in_any, low), stored) in in_any.into_iter().zip(lows).zip(stored) {
             all = _mm_and_si128(all, _mm_and_si128(in_any, _mm_cmpeq_epi32(low, stored)));
         }
-        let all_high = if OWN { selector_bits(high_bits) & HIGH_SELECTOR_BITS } else { HIGH_SELECTOR_BITS };
-        _mm_movemask_epi8(all) == 0xffff && selectors == all_high | (selector_bits(low_bits) & !HIGH_SELECTOR_BITS)
+        let all_high = if OWN {
+            selector_bits(high_bits) & HIGH_SELECTOR_BITS
+        } else {
+            HIGH_SELECTOR_BITS
+        };
+        _mm_movemask_epi8(all) == 0xffff
+            && selectors == all_high | (selector_bits(low_bits) & !HIGH_SELECTOR_BITS)
     }
 
     #[inline]
     #[target_feature(enable = "sse2")]
     fn or([left0, left1, left2]: Fours, [right0, right1, right2]: Fours) -> Fours {
-        [_mm_or_si128(left0, right0), _mm_or_si128(left1, right1), _mm_or_si128(left2, right2)]
+        [
+            _mm_or_si128(left0, right0),
+            _mm_or_si128(left1, right1),
+            _mm_or_si128(left2, right2),
+        ]
     }
 
     /// Two equal bits for each frame, where its selector is: a byte of a register each.
@@ -201,7 +251,11 @@ mod packed {
 }
 
 #[cfg(all(test, not(loom)))]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test stops where it fails")]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test stops where it fails"
+)]
 mod tests {
     extern crate std;
 
@@ -213,16 +267,30 @@ mod tests {
     use crate::slot::NodeData;
 
     /// Upper halves that a test's frames take turns in.
-    const WINDOWS: [&[u64]; 7] =
-        [&[0], &[0x7f12], &[0x7f12, 0], &[0x5555, 0x7f12], &[1, 2, 3], &[9, 8, 7, 6], &[0x5555, 0x5555, 0xffff_ffff]];
+    const WINDOWS: [&[u64]; 7] = [
+        &[0],
+        &[0x7f12],
+        &[0x7f12, 0],
+        &[0x5555, 0x7f12],
+        &[1, 2, 3],
+        &[9, 8, 7, 6],
+        &[0x5555, 0x5555, 0xffff_ffff],
+    ];
 
     fn run_in(highs: &[u64], length: usize, shift: usize) -> Run {
-        let frame = |position: usize| highs[(position + shift) % highs.len()] << 32 | (0x40_1000 + position as u64 * 0x1_0001);
+        let frame = |position: usize| {
+            highs[(position + shift) % highs.len()] << 32 | (0x40_1000 + position as u64 * 0x1_0001)
+        };
         pad(&core::array::from_fn::<_, RUN_FRAMES, _>(frame), length)
     }
 
     /// Stores a run in a slot and hands the node to the test.
-    fn with_node(highs: &[u64], length: usize, shift: usize, test: impl Fn(&Region<'_>, &Slot, &Run)) {
+    fn with_node(
+        highs: &[u64],
+        length: usize,
+        shift: usize,
+        test: impl Fn(&Region<'_>, &Slot, &Run),
+    ) {
         let mut memory = std::vec![Line::ZERO; 64];
         let depot = Depot::new(&mut memory, &Config::new(4096)).unwrap();
         let table = WindowTable::of(depot.region.header);
@@ -232,7 +300,12 @@ mod tests {
         let encoded = table.encode(&run);
         let slot = depot.region.slot(1).unwrap();
         assert!(slot.claim_free());
-        slot.write_node(&NodeData { parent: 0, hash: 0, windows: encoded.windows.unwrap(), lows: encoded.lows });
+        slot.write_node(&NodeData {
+            parent: 0,
+            hash: 0,
+            windows: encoded.windows.unwrap(),
+            lows: encoded.lows,
+        });
         slot.bear(length, 0);
         test(&depot.region, slot, &run);
     }
@@ -243,15 +316,24 @@ mod tests {
 
     #[test]
     fn a_node_equals_its_run_and_no_run_that_differs_in_one_bit() {
-        for (highs, length) in WINDOWS.iter().flat_map(|highs| (1..=RUN_FRAMES).map(move |length| (highs, length))) {
+        for (highs, length) in WINDOWS
+            .iter()
+            .flat_map(|highs| (1..=RUN_FRAMES).map(move |length| (highs, length)))
+        {
             with_node(highs, length, 1, |region, slot, run| {
                 assert_eq!(compare(region, slot, run, length), Some(0));
                 assert_eq!(compare(region, slot, run, length % RUN_FRAMES + 1), None);
-                for (position, bit) in (0..length).flat_map(|position| (0..64).map(move |bit| (position, bit))) {
+                for (position, bit) in
+                    (0..length).flat_map(|position| (0..64).map(move |bit| (position, bit)))
+                {
                     let mut other = *run;
                     other[position] ^= 1 << bit;
                     let other = pad(&other, length);
-                    assert_eq!(compare(region, slot, &other, length), None, "{other:x?} {run:x?}");
+                    assert_eq!(
+                        compare(region, slot, &other, length),
+                        None,
+                        "{other:x?} {run:x?}"
+                    );
                 }
             });
         }
@@ -259,9 +341,15 @@ mod tests {
 
     #[test]
     fn a_node_does_not_equal_the_same_lower_halves_in_other_windows() {
-        for highs in WINDOWS.iter().filter(|highs| highs.len() > 1 && highs[0] != highs[1]) {
+        for highs in WINDOWS
+            .iter()
+            .filter(|highs| highs.len() > 1 && highs[0] != highs[1])
+        {
             with_node(highs, RUN_FRAMES, 0, |region, slot, _| {
-                assert_eq!(compare(region, slot, &run_in(highs, RUN_FRAMES, 1), RUN_FRAMES), None);
+                assert_eq!(
+                    compare(region, slot, &run_in(highs, RUN_FRAMES, 1), RUN_FRAMES),
+                    None
+                );
             });
         }
     }
@@ -269,10 +357,16 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn narrow_runs_need_no_decoding() {
-        for (highs, length) in WINDOWS.iter().flat_map(|highs| (1..=RUN_FRAMES).map(move |length| (highs, length))) {
+        for (highs, length) in WINDOWS
+            .iter()
+            .flat_map(|highs| (1..=RUN_FRAMES).map(move |length| (highs, length)))
+        {
             with_node(highs, length, 0, |region, slot, run| {
                 let windows = (slot.link.load(Ordering::Relaxed) >> 32) as u32;
-                assert!(packed::are_equal(region, slot, windows, run, region.first_windows()), "{run:x?}");
+                assert!(
+                    packed::are_equal(region, slot, windows, run, region.first_windows()),
+                    "{run:x?}"
+                );
             });
         }
     }

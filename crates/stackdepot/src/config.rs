@@ -79,15 +79,35 @@ impl Config {
     /// Names the first field that is out of its limits, with its value and the limits.
     pub fn geometry(&self) -> Result<Geometry, ConfigError> {
         ConfigError::check("max_frames", self.max_frames.into(), 1, MOST_FRAMES.into())?;
-        ConfigError::check("lease_ticks", self.lease_ticks.into(), 0, MOST_LEASE_TICKS.into())?;
-        ConfigError::check("generation_limit", self.generation_limit.into(), 2, u32::MAX.into())?;
+        ConfigError::check(
+            "lease_ticks",
+            self.lease_ticks.into(),
+            0,
+            MOST_LEASE_TICKS.into(),
+        )?;
+        ConfigError::check(
+            "generation_limit",
+            self.generation_limit.into(),
+            2,
+            u32::MAX.into(),
+        )?;
         ConfigError::check("payload_words", self.payload_words.into(), 0, 4)?;
         if self.payload_words == 3 {
-            return Err(ConfigError::OutOfRange { field: "payload_words (3 is not offered)", value: 3, least: 0, most: 4 });
+            return Err(ConfigError::OutOfRange {
+                field: "payload_words (3 is not offered)",
+                value: 3,
+                least: 0,
+                most: 4,
+            });
         }
         let least_bytes = Geometry::of_slots(LEAST_SLOTS, self.payload_words).region_bytes;
         let most_bytes = Geometry::of_slots(MOST_SLOTS, self.payload_words).region_bytes;
-        ConfigError::check("region_bytes", self.region_bytes as u64, least_bytes as u64, most_bytes as u64)?;
+        ConfigError::check(
+            "region_bytes",
+            self.region_bytes as u64,
+            least_bytes as u64,
+            most_bytes as u64,
+        )?;
         Ok(Geometry::within(self.region_bytes, self.payload_words))
     }
 }
@@ -125,7 +145,15 @@ impl Geometry {
         let slots_offset = buckets_offset + bucket_count as usize * LINE_BYTES;
         let payload_offset = slots_offset + slot_count as usize * LINE_BYTES;
         let region_bytes = payload_offset + slot_count as usize * payload_words as usize * 8;
-        Geometry { slot_count, bucket_count, payload_words, buckets_offset, slots_offset, payload_offset, region_bytes }
+        Geometry {
+            slot_count,
+            bucket_count,
+            payload_words,
+            buckets_offset,
+            slots_offset,
+            payload_offset,
+            region_bytes,
+        }
     }
 
     /// As many bits as the slot numbers need.
@@ -156,7 +184,13 @@ mod tests {
     fn every_byte_count_yields_parts_within_it_and_an_index_half_empty() {
         for words in [0, 1, 2, 4] {
             for bytes in (2048..200_000).step_by(61) {
-                let Ok(g) = (Config { payload_words: words, ..Config::new(bytes) }).geometry() else { continue };
+                let Ok(g) = (Config {
+                    payload_words: words,
+                    ..Config::new(bytes)
+                })
+                .geometry() else {
+                    continue;
+                };
                 assert!(g.region_bytes <= bytes);
                 assert!(Geometry::of_slots(g.slot_count + 1, words).region_bytes > bytes);
                 assert!(g.slot_count <= g.bucket_count * 4);
@@ -173,14 +207,39 @@ mod tests {
     #[test]
     fn absurd_numbers_are_refused_with_limit_and_value() {
         let error = Config::new(100).geometry().unwrap_err();
-        assert!(matches!(error, ConfigError::OutOfRange { field: "region_bytes", value: 100, .. }));
+        assert!(matches!(
+            error,
+            ConfigError::OutOfRange {
+                field: "region_bytes",
+                value: 100,
+                ..
+            }
+        ));
         for config in [
-            Config { max_frames: 0, ..Config::new(1 << 20) },
-            Config { max_frames: 1025, ..Config::new(1 << 20) },
-            Config { payload_words: 3, ..Config::new(1 << 20) },
-            Config { payload_words: 5, ..Config::new(1 << 20) },
-            Config { lease_ticks: u32::MAX, ..Config::new(1 << 20) },
-            Config { generation_limit: 1, ..Config::new(1 << 20) },
+            Config {
+                max_frames: 0,
+                ..Config::new(1 << 20)
+            },
+            Config {
+                max_frames: 1025,
+                ..Config::new(1 << 20)
+            },
+            Config {
+                payload_words: 3,
+                ..Config::new(1 << 20)
+            },
+            Config {
+                payload_words: 5,
+                ..Config::new(1 << 20)
+            },
+            Config {
+                lease_ticks: u32::MAX,
+                ..Config::new(1 << 20)
+            },
+            Config {
+                generation_limit: 1,
+                ..Config::new(1 << 20)
+            },
             Config::new(usize::MAX),
         ] {
             assert!(config.geometry().is_err(), "{config:?}");

@@ -78,7 +78,9 @@ impl<'r> Depot<'r> {
     /// See [`SaveError`]; each refusal is counted.
     #[inline]
     pub fn save(&self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
-        self.region.save(&self.hasher, frames, Hold::None).map(|saved| saved.weak)
+        self.region
+            .save(&self.hasher, frames, Hold::None)
+            .map(|saved| saved.weak)
     }
 
     /// Finds or stores a stack and takes a counted reference on it.
@@ -118,7 +120,11 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn save_held(&self, frames: &[u64], hold: Hold) -> Result<Leased, SaveError> {
         let saved = self.region.save(&self.hasher, frames, hold)?;
-        Ok(Leased { weak: saved.weak, handle: self.handle_of(saved.weak), from: saved.from })
+        Ok(Leased {
+            weak: saved.weak,
+            handle: self.handle_of(saved.weak),
+            from: saved.from,
+        })
     }
 
     /// Saves all `frames` like [`Depot::save_held`], skipping the outermost ones that
@@ -152,8 +158,14 @@ impl<'r> Depot<'r> {
         hold: Hold,
         trail: &mut [Option<Ancestor>],
     ) -> Result<Leased, SaveError> {
-        let saved = self.region.save_onto(&self.hasher, ancestor, frames, hold, trail)?;
-        Ok(Leased { weak: saved.weak, handle: self.handle_of(saved.weak), from: saved.from })
+        let saved = self
+            .region
+            .save_onto(&self.hasher, ancestor, frames, hold, trail)?;
+        Ok(Leased {
+            weak: saved.weak,
+            handle: self.handle_of(saved.weak),
+            from: saved.from,
+        })
     }
 
     /// Takes a counted reference on a stored stack.
@@ -295,13 +307,19 @@ impl<'r> Depot<'r> {
     /// The depot in loom's memory.
     pub fn of(memory: &'r crate::layout::Memory) -> Depot<'r> {
         let region = memory.region();
-        let hasher = Hasher::choose(HashChoice::Portable, region.header.seed.load(Ordering::Relaxed));
+        let hasher = Hasher::choose(
+            HashChoice::Portable,
+            region.header.seed.load(Ordering::Relaxed),
+        );
         Depot { region, hasher }
     }
 }
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "hands the caller's memory and promises on to layout.rs")]
+#[expect(
+    unsafe_code,
+    reason = "hands the caller's memory and promises on to layout.rs"
+)]
 mod real {
     use super::*;
     use core::ptr::NonNull;
@@ -325,9 +343,23 @@ mod real {
         /// not exceed the memory.
         pub fn new(memory: &'r mut [Line], config: &Config) -> Result<Depot<'r>, ConfigError> {
             let memory_bytes = size_of_val(memory);
-            let least = Config { region_bytes: 0, ..*config }.geometry();
-            if let Err(ConfigError::OutOfRange { field: "region_bytes", least, .. }) = least {
-                ConfigError::check("region_bytes", config.region_bytes as u64, least, memory_bytes as u64)?;
+            let least = Config {
+                region_bytes: 0,
+                ..*config
+            }
+            .geometry();
+            if let Err(ConfigError::OutOfRange {
+                field: "region_bytes",
+                least,
+                ..
+            }) = least
+            {
+                ConfigError::check(
+                    "region_bytes",
+                    config.region_bytes as u64,
+                    least,
+                    memory_bytes as u64,
+                )?;
             }
             memory.fill(Line::ZERO);
             // SAFETY: the slice is valid, aligned to 64, zeroed, at least `region_bytes` long
@@ -359,12 +391,18 @@ mod real {
         /// # Safety
         /// `base` is valid for reads and writes of `region_bytes` bytes during `'r`, during
         /// which nobody accesses them but depots, readers of other processes, and atomically.
-        pub unsafe fn attach(base: NonNull<u8>, region_bytes: usize) -> Result<Depot<'r>, AttachError> {
+        pub unsafe fn attach(
+            base: NonNull<u8>,
+            region_bytes: usize,
+        ) -> Result<Depot<'r>, AttachError> {
             // SAFETY: the caller's promise.
             let region = unsafe { Region::attach(base, region_bytes) }?;
             let hash_kind = region.header.hash_kind.load(Ordering::Relaxed);
             let hasher = Hasher::new(hash_kind, region.header.seed.load(Ordering::Relaxed));
-            Ok(Depot { region, hasher: hasher.ok_or(AttachError::HashKind { found: hash_kind })? })
+            Ok(Depot {
+                region,
+                hasher: hasher.ok_or(AttachError::HashKind { found: hash_kind })?,
+            })
         }
 
         /// Opens a depot whose writer is gone: frees what was in flight, recounts references.

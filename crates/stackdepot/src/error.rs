@@ -30,9 +30,19 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// Checks that `value` is within `least..=most`, else names the field and the limits.
-    pub const fn check(field: &'static str, value: u64, least: u64, most: u64) -> Result<(), ConfigError> {
+    pub const fn check(
+        field: &'static str,
+        value: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<(), ConfigError> {
         if value < least || value > most {
-            return Err(ConfigError::OutOfRange { field, value, least, most });
+            return Err(ConfigError::OutOfRange {
+                field,
+                value,
+                least,
+                most,
+            });
         }
         Ok(())
     }
@@ -41,11 +51,19 @@ impl ConfigError {
 impl fmt::Display for ConfigError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ConfigError::OutOfRange { field, value, least, most } => {
+            ConfigError::OutOfRange {
+                field,
+                value,
+                least,
+                most,
+            } => {
                 write!(out, "{field} is {value}, but must be {least} to {most}")
             }
             ConfigError::Unaligned { address, alignment } => {
-                write!(out, "the region starts at {address:#x}, but must start at a multiple of {alignment}")
+                write!(
+                    out,
+                    "the region starts at {address:#x}, but must start at a multiple of {alignment}"
+                )
             }
         }
     }
@@ -85,17 +103,28 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AttachError::TooShort { given_bytes, needed_bytes } => {
-                write!(out, "the depot needs {needed_bytes} bytes, but only {given_bytes} are there")
+            AttachError::TooShort {
+                given_bytes,
+                needed_bytes,
+            } => {
+                write!(
+                    out,
+                    "the depot needs {needed_bytes} bytes, but only {given_bytes} are there"
+                )
             }
             AttachError::Unaligned => write!(out, "the depot does not start at a multiple of 64"),
             AttachError::NotADepot => write!(out, "no depot: the magic number is missing"),
-            AttachError::Version { found } => write!(out, "depot format {found} is not known to this version"),
+            AttachError::Version { found } => {
+                write!(out, "depot format {found} is not known to this version")
+            }
             AttachError::HashKind { found } => write!(
                 out,
                 "depot hash kind {found} cannot be computed here (2 needs a processor with AES instructions); it can still be read"
             ),
-            AttachError::Damaged { field } => write!(out, "damaged depot: its {field} contradicts the rest of the header"),
+            AttachError::Damaged { field } => write!(
+                out,
+                "damaged depot: its {field} contradicts the rest of the header"
+            ),
         }
     }
 }

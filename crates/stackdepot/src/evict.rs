@@ -28,7 +28,9 @@ pub(crate) enum Wanted {
 impl Region<'_> {
     /// Takes a slot if it is what the caller wants: OWNED then, its payload zero.
     pub fn try_claim(&self, number: u32, wanted: Wanted) -> bool {
-        let Some(slot) = self.slot(number) else { return false };
+        let Some(slot) = self.slot(number) else {
+            return false;
+        };
         let state = slot.state_now();
         if state.0 == State::FREE {
             return slot.claim_free();
@@ -36,7 +38,8 @@ impl Region<'_> {
         if wanted == Wanted::Free || (wanted == Wanted::FreeOrUnsaved && state.is_saved()) {
             return false;
         }
-        if wanted != Wanted::FreeOrUnheld && state.has(State::VISITED) && !state.has(State::LEASED) {
+        if wanted != Wanted::FreeOrUnheld && state.has(State::VISITED) && !state.has(State::LEASED)
+        {
             slot.clear_visited(state);
             return false;
         }
@@ -84,7 +87,9 @@ impl Region<'_> {
     /// Gives a node back that was made but will not be used (the loser of a race, or the end of
     /// a failed publication): not linked, held only by its maker.
     pub fn undo(&self, number: u32) {
-        let Some(slot) = self.slot(number) else { return };
+        let Some(slot) = self.slot(number) else {
+            return;
+        };
         count(&self.header.counters.undone_nodes);
         slot.drop_reference();
         let state = slot.state_now();
@@ -115,9 +120,14 @@ impl Region<'_> {
         for cell in cells {
             // ORDERING: Relaxed: a candidate, checked on the state word.
             let entry = Entry(cell.load(Ordering::Relaxed));
-            let Some(slot) = self.slot(entry.slot()) else { continue };
+            let Some(slot) = self.slot(entry.slot()) else {
+                continue;
+            };
             let state = slot.state_now();
-            if !entry.is_tentative() && self.is_unheld(state) && self.retire(entry.slot(), slot, state) {
+            if !entry.is_tentative()
+                && self.is_unheld(state)
+                && self.retire(entry.slot(), slot, state)
+            {
                 count(&self.header.counters.crowd_evicted);
                 self.give_back(entry.slot());
                 return true;
@@ -130,7 +140,11 @@ impl Region<'_> {
     /// written only under a reference, so nobody else writes it; `raise_generation` fenced the
     /// raised generation before the zeros.
     fn fold_payload(&self, number: u32) {
-        for (word, total) in self.payload_of(number).iter().zip(&self.header.counters.evicted_payload) {
+        for (word, total) in self
+            .payload_of(number)
+            .iter()
+            .zip(&self.header.counters.evicted_payload)
+        {
             let value = word.load(Ordering::Relaxed);
             if value != 0 {
                 total.fetch_add(value, Ordering::Relaxed);

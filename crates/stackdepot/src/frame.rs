@@ -21,7 +21,10 @@ pub(crate) type Run = [u64; RUN_FRAMES];
 /// All ones for the first `length` frames, zeros beyond.
 const MASKS: [Run; RUN_FRAMES + 1] = masks();
 
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which refuses an index out of bounds")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, which refuses an index out of bounds"
+)]
 const fn masks() -> [Run; RUN_FRAMES + 1] {
     let mut masks = [[0; RUN_FRAMES]; RUN_FRAMES + 1];
     let mut length = 0;
@@ -40,7 +43,9 @@ const fn masks() -> [Run; RUN_FRAMES + 1] {
 /// processor predicts worst.
 #[inline]
 pub(crate) fn pad(frames: &[u64], length: usize) -> Run {
-    let (Some(first), Some(mask)) = (frames.first(), MASKS.get(length)) else { return [0; RUN_FRAMES] };
+    let (Some(first), Some(mask)) = (frames.first(), MASKS.get(length)) else {
+        return [0; RUN_FRAMES];
+    };
     let filler = first & HIGH;
     match frames.first_chunk() {
         Some(run) => fill(run, mask, filler),
@@ -107,7 +112,11 @@ impl Windows {
     /// The upper half in a cell of the table, `None` when the cell is free (or damaged).
     #[inline]
     pub const fn high_of_cell(cell: u64) -> Option<u32> {
-        if cell & TAKEN != 0 { Some(cell as u32) } else { None }
+        if cell & TAKEN != 0 {
+            Some(cell as u32)
+        } else {
+            None
+        }
     }
 }
 
@@ -156,7 +165,9 @@ impl<'r> WindowTable<'r> {
     pub fn high_bits(self, cell: usize) -> u64 {
         // ORDERING: Relaxed. A cell is one word that changes once; a node that names it was
         // published after the cell was taken, and readers acquire the node first.
-        self.0.get(cell).map_or(0, |cell| cell.load(Ordering::Relaxed) << 32)
+        self.0
+            .get(cell)
+            .map_or(0, |cell| cell.load(Ordering::Relaxed) << 32)
     }
 
     /// The upper halves in the first two cells, `None` where a cell is free.
@@ -168,12 +179,20 @@ impl<'r> WindowTable<'r> {
     /// The shifted upper halves that the four selectors stand for.
     #[inline]
     pub fn selected(self, windows: Windows) -> [u64; 4] {
-        [self.high_bits(windows.a()), self.high_bits(windows.b()), self.high_bits(0), self.high_bits(1)]
+        [
+            self.high_bits(windows.a()),
+            self.high_bits(windows.b()),
+            self.high_bits(0),
+            self.high_bits(1),
+        ]
     }
 
     /// Prepares a run for storing; takes cells for windows that are new.
     pub fn encode(self, run: &Run) -> Encoded {
-        Encoded { lows: pack(run, low), windows: self.encode_highs(run) }
+        Encoded {
+            lows: pack(run, low),
+            windows: self.encode_highs(run),
+        }
     }
 
     fn encode_highs(self, run: &Run) -> Option<Windows> {
@@ -210,7 +229,10 @@ impl<'r> WindowTable<'r> {
         for (position, frame) in run.iter().enumerate() {
             let wanted = TAKEN | *frame >> 32;
             let is_known = first_two.contains(&wanted);
-            let is_repeated = run.iter().take(position).any(|before| before >> 32 == frame >> 32);
+            let is_repeated = run
+                .iter()
+                .take(position)
+                .any(|before| before >> 32 == frame >> 32);
             if is_known || is_repeated {
                 continue;
             }
@@ -230,7 +252,9 @@ impl<'r> WindowTable<'r> {
     #[inline]
     fn cell(self, index: usize) -> u64 {
         // ORDERING: Relaxed, see `high_bits`.
-        self.0.get(index).map_or(0, |cell| cell.load(Ordering::Relaxed))
+        self.0
+            .get(index)
+            .map_or(0, |cell| cell.load(Ordering::Relaxed))
     }
 
     /// The cell of an upper half, taking the first free one if need be; `None` when all are taken.
@@ -241,7 +265,8 @@ impl<'r> WindowTable<'r> {
             // changed once); no other data hangs on it.
             let mut found = cell.load(Ordering::Relaxed);
             if found == 0 {
-                found = match cell.compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed) {
+                found = match cell.compare_exchange(0, wanted, Ordering::Relaxed, Ordering::Relaxed)
+                {
                     Ok(_) => wanted,
                     Err(other) => other,
                 };
@@ -265,8 +290,13 @@ mod tests {
     }
 
     fn decode(table: WindowTable<'_>, encoded: &Encoded, windows: Windows, length: usize) -> Run {
-        let lows = encoded.lows.iter().flat_map(|pair| [low(*pair), high(*pair)]);
-        let frames = lows.enumerate().map(|(position, low)| table.high_bits(windows.cell_of(position)) | low);
+        let lows = encoded
+            .lows
+            .iter()
+            .flat_map(|pair| [low(*pair), high(*pair)]);
+        let frames = lows
+            .enumerate()
+            .map(|(position, low)| table.high_bits(windows.cell_of(position)) | low);
         pad(&frames.collect::<std::vec::Vec<_>>(), length)
     }
 
@@ -276,10 +306,17 @@ mod tests {
         let table = WindowTable(&cells);
         for windows in [1u64, 2, 3, 4] {
             for length in 1..=RUN_FRAMES {
-                let frame = |position: u64| (0x7f00 + position % windows) << 32 | 0xdead_0000 | position;
-                let run = pad(&core::array::from_fn::<_, RUN_FRAMES, _>(|position| frame(position as u64)), length);
+                let frame =
+                    |position: u64| (0x7f00 + position % windows) << 32 | 0xdead_0000 | position;
+                let run = pad(
+                    &core::array::from_fn::<_, RUN_FRAMES, _>(|position| frame(position as u64)),
+                    length,
+                );
                 let encoded = table.encode(&run);
-                assert_eq!(decode(table, &encoded, encoded.windows.unwrap(), length), run);
+                assert_eq!(
+                    decode(table, &encoded, encoded.windows.unwrap(), length),
+                    run
+                );
             }
         }
     }
@@ -288,7 +325,9 @@ mod tests {
     fn unrelated_words_are_wide_and_leave_the_table_alone() {
         let cells = table();
         let table = WindowTable(&cells);
-        let run: Run = core::array::from_fn(|position| (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let run: Run = core::array::from_fn(|position| {
+            (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        });
         assert_eq!(table.encode(&run).windows, None);
         assert_eq!(table.cell(0), 0);
     }

@@ -47,13 +47,19 @@ impl Region<'_> {
             // say what is there.
             let start = hand.load(Ordering::Relaxed);
             // The mark may be ahead of the hand: a claim that lost its move marks where it was.
-            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed)) >= self.futile_laps(start) * slot_count {
+            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed))
+                >= self.futile_laps(start) * slot_count
+            {
                 return self.claim_hinted(&self.header.hints).ok_or(SaveError::Full);
             }
             let mut index = start % slot_count;
             for position in start..start + BATCH {
                 let number = index as u32 + 1;
-                index = if index + 1 == slot_count { 0 } else { index + 1 };
+                index = if index + 1 == slot_count {
+                    0
+                } else {
+                    index + 1
+                };
                 let wanted = match position {
                     free_lap if free_lap < slot_count => Wanted::Free,
                     _ if steps < PATIENT_STEPS => Wanted::FreeOrEvictable,
@@ -98,7 +104,11 @@ impl Region<'_> {
     /// only free slots; second chances, which exist where leases do not, take a lap to use up.
     #[inline]
     fn futile_laps(&self, hand: u64) -> u64 {
-        if self.lease_ticks != 0 && hand >= 2 * u64::from(self.geometry.slot_count) { 1 } else { 2 }
+        if self.lease_ticks != 0 && hand >= 2 * u64::from(self.geometry.slot_count) {
+            1
+        } else {
+            2
+        }
     }
 
     /// Suggests a slot to later claims, in the place of an older hint: that slot is the hand's then.
@@ -122,7 +132,10 @@ impl Region<'_> {
                 return Some(number);
             }
             // What is held has its hint again when it is released.
-            if self.slot(number).is_some_and(|slot| self.is_unheld(slot.state_now())) {
+            if self
+                .slot(number)
+                .is_some_and(|slot| self.is_unheld(slot.state_now()))
+            {
                 self.note_release();
             }
         }
@@ -136,7 +149,10 @@ impl Region<'_> {
         let stack_page = (&raw const marker).addr() >> 14;
         let line = stack_page.wrapping_mul(0x9e37_79b9) >> 7;
         let start = line % (HINT_COUNT / SHARD_HINTS) * SHARD_HINTS;
-        self.header.hints.get(start..start + SHARD_HINTS).unwrap_or(&[])
+        self.header
+            .hints
+            .get(start..start + SHARD_HINTS)
+            .unwrap_or(&[])
     }
 }
 

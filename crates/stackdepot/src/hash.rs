@@ -41,12 +41,23 @@ const fn next_key(state: &mut u64) -> u64 {
 impl Hasher {
     /// The hash for a new region.
     pub fn choose(choice: HashChoice, seed: u64) -> Hasher {
-        Hasher::with_keys(seed, if choice == HashChoice::Fastest { Aes::detect() } else { None })
+        Hasher::with_keys(
+            seed,
+            if choice == HashChoice::Fastest {
+                Aes::detect()
+            } else {
+                None
+            },
+        )
     }
 
     /// The number by which a header names this hash.
     pub fn kind(&self) -> u32 {
-        if self.aes.is_some() { HASH_AES } else { HASH_MULTIPLY_FOLD }
+        if self.aes.is_some() {
+            HASH_AES
+        } else {
+            HASH_MULTIPLY_FOLD
+        }
     }
 
     /// The hash that a header names; `None` when this processor cannot compute it.
@@ -65,7 +76,13 @@ impl Hasher {
             *lane = next_key(&mut state);
         }
         let chain = next_key(&mut state) | 1;
-        Hasher { lanes, chain, root: next_key(&mut state), cut_root: next_key(&mut state), aes }
+        Hasher {
+            lanes,
+            chain,
+            root: next_key(&mut state),
+            cut_root: next_key(&mut state),
+            aes,
+        }
     }
 
     /// Where the chain starts; a stack that was cut differs from the whole one.
@@ -76,7 +93,11 @@ impl Hasher {
 
     /// Extends the chain by a padded run of some length.
     pub fn extend(&self, prefix: u64, run: &Run, length: usize) -> u64 {
-        if length == RUN_FRAMES { self.stack(prefix, &[*run], run, 0) } else { self.stack(prefix, &[], run, length) }
+        if length == RUN_FRAMES {
+            self.stack(prefix, &[*run], run, 0)
+        } else {
+            self.stack(prefix, &[], run, length)
+        }
     }
 
     /// Extends the chain by full runs, the outermost being the last, and by the padded run
@@ -110,7 +131,12 @@ impl Hasher {
     #[inline(always)]
     fn run(&self, run: &Run) -> u64 {
         let mut hash = 0;
-        for (words, keys) in run.as_chunks::<2>().0.iter().zip(self.lanes.as_chunks::<2>().0) {
+        for (words, keys) in run
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .zip(self.lanes.as_chunks::<2>().0)
+        {
             hash ^= fold(words[0] ^ keys[0], words[1] ^ keys[1]);
         }
         hash
@@ -123,7 +149,9 @@ mod tests {
     use crate::frame::pad;
 
     fn hashers(seed: u64) -> impl Iterator<Item = Hasher> {
-        [HASH_MULTIPLY_FOLD, HASH_AES].into_iter().filter_map(move |kind| Hasher::new(kind, seed))
+        [HASH_MULTIPLY_FOLD, HASH_AES]
+            .into_iter()
+            .filter_map(move |kind| Hasher::new(kind, seed))
     }
 
     #[test]
@@ -149,12 +177,20 @@ mod tests {
 
     #[test]
     fn a_stack_hashes_as_its_runs_one_after_the_other() {
-        let runs: [Run; 3] = core::array::from_fn(|run| core::array::from_fn(|position| (run * 100 + position) as u64));
+        let runs: [Run; 3] = core::array::from_fn(|run| {
+            core::array::from_fn(|position| (run * 100 + position) as u64)
+        });
         let tail = pad(&[7, 8, 9], 3);
         for hasher in hashers(5) {
-            let chained = runs.iter().rev().fold(1, |hash, run| hasher.extend(hash, run, RUN_FRAMES));
+            let chained = runs
+                .iter()
+                .rev()
+                .fold(1, |hash, run| hasher.extend(hash, run, RUN_FRAMES));
             assert_eq!(hasher.stack(1, &runs, &tail, 0), chained);
-            assert_eq!(hasher.stack(1, &runs, &tail, 3), hasher.extend(chained, &tail, 3));
+            assert_eq!(
+                hasher.stack(1, &runs, &tail, 3),
+                hasher.extend(chained, &tail, 3)
+            );
         }
     }
 
@@ -163,7 +199,10 @@ mod tests {
     fn the_portable_hash_is_the_same_everywhere() {
         let hasher = Hasher::new(HASH_MULTIPLY_FOLD, 42).unwrap();
         let run: Run = core::array::from_fn(|position| 0x7f00_0000_1000 + position as u64);
-        assert_eq!(hasher.stack(hasher.start(false), &[run], &pad(&[1, 2], 2), 2), PORTABLE);
+        assert_eq!(
+            hasher.stack(hasher.start(false), &[run], &pad(&[1, 2], 2), 2),
+            PORTABLE
+        );
     }
 
     /// Computed by a twin in another language.
@@ -179,11 +218,18 @@ mod tests {
         for hasher in hashers(3) {
             let mut filled = [0u32; 256];
             for address in 0..4096u64 {
-                let hash = hasher.extend(hasher.start(false), &pad(&[0x5555_0000 + address * 4], 1), 1);
+                let hash = hasher.extend(
+                    hasher.start(false),
+                    &pad(&[0x5555_0000 + address * 4], 1),
+                    1,
+                );
                 filled[(hash as u32 >> 24) as usize] += 1;
                 filled[(hash >> 56) as usize] += 1;
             }
-            assert!(filled.iter().all(|count| (8..80).contains(count)), "{filled:?}");
+            assert!(
+                filled.iter().all(|count| (8..80).contains(count)),
+                "{filled:?}"
+            );
         }
     }
 
@@ -194,11 +240,16 @@ mod tests {
         for hasher in hashers(9) {
             let mut seen = std::collections::HashSet::new();
             let run: Run = [0x7f12_3456_7000; RUN_FRAMES];
-            for (one, other) in (0..256u64).flat_map(|one| (0..256u64).map(move |other| (one, other))) {
+            for (one, other) in
+                (0..256u64).flat_map(|one| (0..256u64).map(move |other| (one, other)))
+            {
                 let mut changed = run;
                 changed[2] ^= one << 4;
                 changed[6] ^= other << 4;
-                assert!(seen.insert(hasher.extend(0, &changed, RUN_FRAMES)), "{hasher:?} {one} {other}");
+                assert!(
+                    seen.insert(hasher.extend(0, &changed, RUN_FRAMES)),
+                    "{hasher:?} {one} {other}"
+                );
             }
         }
     }

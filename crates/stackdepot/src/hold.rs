@@ -27,7 +27,12 @@ impl<'r> Region<'r> {
     /// The same for a slot that a moment ago was of that generation; answers its state with the
     /// reference.
     #[inline]
-    pub fn acquire_slot(&self, number: u32, slot: &Slot, generation: u32) -> Result<State, HoldError> {
+    pub fn acquire_slot(
+        &self,
+        number: u32,
+        slot: &Slot,
+        generation: u32,
+    ) -> Result<State, HoldError> {
         let before = slot.add_reference();
         if before.is_live() && before.references() < State::REF_LIMIT && slot.is_still(generation) {
             return Ok(State(before.0 + State::REF));
@@ -37,7 +42,13 @@ impl<'r> Region<'r> {
 
     /// Drops the reference that was one too many or on another life.
     #[cold]
-    fn refuse_acquired(&self, number: u32, slot: &Slot, generation: u32, before: State) -> HoldError {
+    fn refuse_acquired(
+        &self,
+        number: u32,
+        slot: &Slot,
+        generation: u32,
+        before: State,
+    ) -> HoldError {
         let is_saturated = before.is_live() && slot.is_still(generation);
         self.release(number);
         if !is_saturated {
@@ -49,7 +60,8 @@ impl<'r> Region<'r> {
 
     /// Takes a reference on a saved stack.
     pub fn acquire(&self, weak: WeakHandle) -> Result<(), HoldError> {
-        self.acquire_node(weak.slot(), weak.generation()).map(|_| ())
+        self.acquire_node(weak.slot(), weak.generation())
+            .map(|_| ())
     }
 
     /// Drops a reference on a node; nothing for the root.
@@ -85,7 +97,10 @@ impl<'r> Region<'r> {
     #[inline]
     pub fn put_with_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
         let number = self.slot_of(held);
-        match self.slot(number).filter(|slot| self.is_held_as(number, slot, held)) {
+        match self
+            .slot(number)
+            .filter(|slot| self.is_held_as(number, slot, held))
+        {
             Some(slot) => {
                 self.add_words(number, first_word, deltas);
                 self.release_slot(number, slot);
@@ -98,7 +113,9 @@ impl<'r> Region<'r> {
     #[inline]
     fn is_held_as(&self, number: u32, slot: &Slot, held: Handle) -> bool {
         let state = slot.state_now();
-        self.handle_of(WeakHandle::new(number, slot.generation_now())) == held && state.is_live() && state.references() != 0
+        self.handle_of(WeakHandle::new(number, slot.generation_now())) == held
+            && state.is_live()
+            && state.references() != 0
     }
 
     /// Holds a saved stack by a lease from now on.
@@ -118,10 +135,18 @@ impl<'r> Region<'r> {
             return Err(HoldError::Disabled);
         }
         let now = self.now();
-        let from = if is_stamped(seen, now) { now } else { self.stamp(slot, seen)? };
+        let from = if is_stamped(seen, now) {
+            now
+        } else {
+            self.stamp(slot, seen)?
+        };
         // The stamp may have gone onto a later life: then it holds that one a little longer,
         // and the caller learns the truth here.
-        if slot.is_still(generation) { Ok(from) } else { Err(HoldError::Evicted) }
+        if slot.is_still(generation) {
+            Ok(from)
+        } else {
+            Err(HoldError::Evicted)
+        }
     }
 
     #[cold]

@@ -10,7 +10,8 @@ use core::fmt;
 use crate::config::{Config, Geometry, HashChoice};
 use crate::frame::Windows;
 use crate::layout::{
-    FLAG_REFERENCES, HASH_AES, HASH_MULTIPLY_FOLD, HEADER_BYTES, MAGIC, MOST_PAYLOAD_WORDS, RUN_FRAMES, VERSION, WINDOW_COUNT,
+    FLAG_REFERENCES, HASH_AES, HASH_MULTIPLY_FOLD, HEADER_BYTES, MAGIC, MOST_PAYLOAD_WORDS,
+    RUN_FRAMES, VERSION, WINDOW_COUNT,
 };
 use crate::state::{State, Status};
 
@@ -38,8 +39,12 @@ impl fmt::Display for ImageError {
         match self {
             ImageError::TooShort => write!(out, "too short for the header of a depot"),
             ImageError::NotADepot => write!(out, "no depot: the magic number is missing"),
-            ImageError::Version(found) => write!(out, "depot format {found} is not known to this version"),
-            ImageError::HashKind(found) => write!(out, "depot hash kind {found} is not known to this version"),
+            ImageError::Version(found) => {
+                write!(out, "depot format {found} is not known to this version")
+            }
+            ImageError::HashKind(found) => {
+                write!(out, "depot hash kind {found} is not known to this version")
+            }
             ImageError::Header(field) => write!(out, "damaged depot: impossible {field}"),
             ImageError::NotANode => write!(out, "the slot holds no node"),
             ImageError::Windows => write!(out, "the node's upper halves are missing"),
@@ -84,11 +89,17 @@ pub struct HeaderImage {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u32::from_le_bytes(*word))
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    bytes.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word))
+    bytes
+        .get(offset..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 fn words_at<const N: usize>(bytes: &[u8], offset: usize) -> [u64; N] {
@@ -115,7 +126,9 @@ impl HeaderImage {
             return Err(ImageError::HashKind(u32_at(bytes, 56)));
         }
         let config = HeaderImage::config(bytes)?;
-        let geometry = config.geometry().map_err(|_| ImageError::Header("configuration"))?;
+        let geometry = config
+            .geometry()
+            .map_err(|_| ImageError::Header("configuration"))?;
         if u32_at(bytes, 24) != geometry.slot_count || u32_at(bytes, 28) != geometry.bucket_count {
             return Err(ImageError::Header("slot count"));
         }
@@ -137,7 +150,8 @@ impl HeaderImage {
         if u32_at(bytes, 12) as usize != HEADER_BYTES {
             return Err(ImageError::Header("header size"));
         }
-        let region_bytes = usize::try_from(u64_at(bytes, 16)).map_err(|_| ImageError::Header("region size"))?;
+        let region_bytes =
+            usize::try_from(u64_at(bytes, 16)).map_err(|_| ImageError::Header("region size"))?;
         Ok(Config {
             region_bytes,
             references: u32_at(bytes, 44) & FLAG_REFERENCES != 0,
@@ -208,7 +222,9 @@ impl SlotImage {
         }
         let length = self.state.length();
         let highs = if self.state.has(State::WIDE) {
-            let ext = ext.filter(|ext| ext.state.status() == Status::Ext).ok_or(ImageError::Windows)?;
+            let ext = ext
+                .filter(|ext| ext.state.status() == Status::Ext)
+                .ok_or(ImageError::Windows)?;
             ext.frames
         } else {
             self.narrow_highs(header, length)?
@@ -219,11 +235,19 @@ impl SlotImage {
         Ok(length)
     }
 
-    fn narrow_highs(&self, header: &HeaderImage, length: usize) -> Result<[u32; RUN_FRAMES], ImageError> {
+    fn narrow_highs(
+        &self,
+        header: &HeaderImage,
+        length: usize,
+    ) -> Result<[u32; RUN_FRAMES], ImageError> {
         let windows = Windows(self.windows);
         let mut highs = [0; RUN_FRAMES];
         for (position, high) in highs.iter_mut().enumerate().take(length) {
-            let cell = header.windows.get(windows.cell_of(position)).copied().flatten();
+            let cell = header
+                .windows
+                .get(windows.cell_of(position))
+                .copied()
+                .flatten();
             *high = cell.ok_or(ImageError::Windows)?;
         }
         Ok(highs)

@@ -84,7 +84,11 @@ const fn mix(hash: u32) -> u32 {
 const fn bucket_numbers(hash: u32, bucket_count: u32) -> (u32, u32) {
     let first = scale(hash, bucket_count);
     let sum = first as u64 + 1 + scale(mix(hash), bucket_count - 1) as u64;
-    let second = if sum >= bucket_count as u64 { sum - bucket_count as u64 } else { sum };
+    let second = if sum >= bucket_count as u64 {
+        sum - bucket_count as u64
+    } else {
+        sum
+    };
     (first, second as u32)
 }
 
@@ -111,17 +115,27 @@ impl Bucket {
     #[inline]
     pub fn entry(&self, position: usize) -> Entry {
         // ORDERING: Acquire, partner: `publish` and `commit` (Release): the node was born.
-        Entry(self.cells.get(position).map_or(0, |cell| cell.load(Ordering::Acquire)))
+        Entry(
+            self.cells
+                .get(position)
+                .map_or(0, |cell| cell.load(Ordering::Acquire)),
+        )
     }
 
     fn used(&self) -> usize {
-        self.cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != 0).count()
+        self.cells
+            .iter()
+            .filter(|cell| cell.load(Ordering::Relaxed) != 0)
+            .count()
     }
 
     /// A free cell, the home of the hash first.
     fn free_cell(&self, hash: u64) -> Option<&AtomicU64> {
         let (before_home, from_home) = self.cells.split_at_checked(home_cell(hash))?;
-        from_home.iter().chain(before_home).find(|cell| cell.load(Ordering::Relaxed) == 0)
+        from_home
+            .iter()
+            .chain(before_home)
+            .find(|cell| cell.load(Ordering::Relaxed) == 0)
     }
 }
 
@@ -135,7 +149,11 @@ impl<'r> Pair<'r> {
     /// the emptier one.
     pub fn free_cell(self, hash: u64) -> Option<&'r AtomicU64> {
         let (first, second) = (self.first.used(), self.second.used());
-        if first < FIRST_FILL || first <= second { self.first.free_cell(hash) } else { self.second.free_cell(hash) }
+        if first < FIRST_FILL || first <= second {
+            self.first.free_cell(hash)
+        } else {
+            self.second.free_cell(hash)
+        }
     }
 
     /// Removes the committed entry of a slot that the caller owns; answers whether it was there.
@@ -147,7 +165,9 @@ impl<'r> Pair<'r> {
             if entry.slot() == slot && !entry.is_empty() && !entry.is_tentative() {
                 // ORDERING: Release, partner: `free_cell`'s user `publish` (Acquire side of its
                 // exchange): the cell is reused only after the generation was raised.
-                return cell.compare_exchange(entry.0, 0, Ordering::Release, Ordering::Relaxed).is_ok();
+                return cell
+                    .compare_exchange(entry.0, 0, Ordering::Release, Ordering::Relaxed)
+                    .is_ok();
             }
         }
         false
@@ -158,34 +178,46 @@ impl<'r> Pair<'r> {
 pub(crate) fn publish(cell: &AtomicU64, entry: Entry) -> bool {
     // ORDERING: AcqRel. Release, partner: `entry` and the scan of `publish.rs` (Acquire): the
     // node was born. Acquire, partner: `unlink`.
-    cell.compare_exchange(0, entry.tentative().0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    cell.compare_exchange(0, entry.tentative().0, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
 }
 
 /// Turns one's own tentative entry into a committed one; fails when it was killed.
 pub(crate) fn commit(cell: &AtomicU64, entry: Entry) -> bool {
     // ORDERING: AcqRel. Release, partner: `entry` (Acquire). Acquire: after a kill, what the
     // killer had done is seen by the next round.
-    cell.compare_exchange(entry.tentative().0, entry.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    cell.compare_exchange(
+        entry.tentative().0,
+        entry.0,
+        Ordering::AcqRel,
+        Ordering::Relaxed,
+    )
+    .is_ok()
 }
 
 /// Removes a tentative entry, one's own or another's.
 pub(crate) fn kill(cell: &AtomicU64, tentative: Entry) -> bool {
     // ORDERING: AcqRel, partner: `commit`: exactly one of both changes the cell.
-    cell.compare_exchange(tentative.0, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    cell.compare_exchange(tentative.0, 0, Ordering::AcqRel, Ordering::Relaxed)
+        .is_ok()
 }
 
 impl<'r> Region<'r> {
     /// The first bucket of a hash: most entries are there.
     #[inline]
     pub fn first_bucket(&self, hash: u32) -> Option<&'r Bucket> {
-        self.buckets.get(scale(hash, self.geometry.bucket_count) as usize)
+        self.buckets
+            .get(scale(hash, self.geometry.bucket_count) as usize)
     }
 
     /// Both buckets of a hash. There always are two; `None` spares a panic.
     #[inline]
     pub fn pair(&self, hash: u32) -> Option<Pair<'r>> {
         let (first, second) = bucket_numbers(hash, self.geometry.bucket_count);
-        Some(Pair { first: self.buckets.get(first as usize)?, second: self.buckets.get(second as usize)? })
+        Some(Pair {
+            first: self.buckets.get(first as usize)?,
+            second: self.buckets.get(second as usize)?,
+        })
     }
 }
 
@@ -207,7 +239,12 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_fingerprint_slot_and_tentative_bit_apart() {
-        for (hash, slot) in [(0, 1), (u64::MAX, 1), (0x1234_5678_9abc_def0, u32::MAX), (1 << 33, 77)] {
+        for (hash, slot) in [
+            (0, 1),
+            (u64::MAX, 1),
+            (0x1234_5678_9abc_def0, u32::MAX),
+            (1 << 33, 77),
+        ] {
             let entry = Entry::new(hash, slot);
             assert!(entry.fits(hash) && !entry.fits(hash ^ 1 << 33) && entry.fits(hash ^ 1 << 32));
             assert!(!entry.is_tentative() && entry.tentative().is_tentative());

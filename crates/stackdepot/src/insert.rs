@@ -48,12 +48,19 @@ impl<'r> Region<'r> {
             count(&self.header.counters.truncated);
         }
         let hash = stack.hash(hasher);
-        self.save_hashed(hasher, &stack, hash, hold).unwrap_or(Err(SaveError::Contended))
+        self.save_hashed(hasher, &stack, hash, hold)
+            .unwrap_or(Err(SaveError::Contended))
     }
 
     /// Finds or adds a stack of which the hash is known; `None` when its base is gone.
     #[inline(always)]
-    pub fn save_hashed(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    pub fn save_hashed(
+        &self,
+        hasher: &Hasher,
+        stack: &Stack<'_>,
+        hash: u64,
+        hold: Hold,
+    ) -> Option<Result<Saved, SaveError>> {
         if let Some(found) = self.find_home(stack, hash)
             && let Some(answer) = self.save_found(&found, hold)
         {
@@ -64,19 +71,36 @@ impl<'r> Region<'r> {
 
     /// The save of a stack that is not at home in the index, mostly because it is new.
     #[inline(never)]
-    fn save_displaced(&self, hasher: &Hasher, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
-        self.save_hit(stack, hash, hold).or_else(|| self.save_missing(hasher, stack, hold))
+    fn save_displaced(
+        &self,
+        hasher: &Hasher,
+        stack: &Stack<'_>,
+        hash: u64,
+        hold: Hold,
+    ) -> Option<Result<Saved, SaveError>> {
+        self.save_hit(stack, hash, hold)
+            .or_else(|| self.save_missing(hasher, stack, hold))
     }
 
     /// Refuses holds that were switched off.
     #[inline]
     pub fn check_hold(&self, hold: Hold) -> Result<(), SaveError> {
-        let is_off = (hold.is_reference() && !self.references) || (hold.is_lease() && self.lease_ticks == 0);
-        if is_off { Err(SaveError::Disabled) } else { Ok(()) }
+        let is_off =
+            (hold.is_reference() && !self.references) || (hold.is_lease() && self.lease_ticks == 0);
+        if is_off {
+            Err(SaveError::Disabled)
+        } else {
+            Ok(())
+        }
     }
 
     /// The save of a stack that is stored; `None` when it is not (any more).
-    fn save_hit(&self, stack: &Stack<'_>, hash: u64, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    fn save_hit(
+        &self,
+        stack: &Stack<'_>,
+        hash: u64,
+        hold: Hold,
+    ) -> Option<Result<Saved, SaveError>> {
         self.save_found(&self.find(stack, stack.leaf_level(), hash)?, hold)
     }
 
@@ -105,7 +129,10 @@ impl<'r> Region<'r> {
         if self.lease_ticks == 0 && !found.state.has(State::VISITED) {
             found.slot.mark_visited(found.state);
         }
-        Ok(Saved { weak, from: Tick(0) })
+        Ok(Saved {
+            weak,
+            from: Tick(0),
+        })
     }
 
     /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
@@ -114,7 +141,8 @@ impl<'r> Region<'r> {
         if self.lease_ticks == 0 && !state.has(State::VISITED) {
             found.slot.mark_visited(state);
         }
-        self.hold_acquired(&Found { state, ..*found }, hold).ok_or(HoldError::Contended)
+        self.hold_acquired(&Found { state, ..*found }, hold)
+            .ok_or(HoldError::Contended)
     }
 
     /// Turns the caller's reference on a node into a saved stack held as asked; `None` when its
@@ -138,7 +166,12 @@ impl<'r> Region<'r> {
     /// Adds what is missing of a stack; `None` when the stack's base is gone.
     #[cold]
     #[inline(never)]
-    fn save_missing(&self, hasher: &Hasher, stack: &Stack<'_>, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    fn save_missing(
+        &self,
+        hasher: &Hasher,
+        stack: &Stack<'_>,
+        hold: Hold,
+    ) -> Option<Result<Saved, SaveError>> {
         let mut hashes = [0; MOST_LEVELS];
         stack.hashes(hasher, &mut hashes);
         let (held, first_missing) = self.hold_deepest_ancestor(stack, &hashes)?;
@@ -155,14 +188,32 @@ impl<'r> Region<'r> {
         hold: Hold,
     ) -> Result<Saved, SaveError> {
         let mut held = ancestor;
-        for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level() + 1).skip(first_missing) {
+        for (level, hash) in hashes
+            .iter()
+            .enumerate()
+            .take(stack.leaf_level() + 1)
+            .skip(first_missing)
+        {
             let (run, length) = stack.run(level);
-            let node = NewNode { parent: held, hash: *hash, run, length, is_cut: stack.is_cut };
-            held = self.insert_node(&node).inspect_err(|error| self.count_refusal(*error))?;
+            let node = NewNode {
+                parent: held,
+                hash: *hash,
+                run,
+                length,
+                is_cut: stack.is_cut,
+            };
+            held = self
+                .insert_node(&node)
+                .inspect_err(|error| self.count_refusal(*error))?;
         }
         let slot = self.slot(held).ok_or(SaveError::Contended)?;
         // Held, so its generation stands still.
-        let leaf = Found { number: held, slot, generation: slot.generation_now(), state: slot.state_now() };
+        let leaf = Found {
+            number: held,
+            slot,
+            generation: slot.generation_now(),
+            state: slot.state_now(),
+        };
         self.hold_acquired(&leaf, hold).ok_or(SaveError::Contended)
     }
 
@@ -171,13 +222,15 @@ impl<'r> Region<'r> {
     fn hold_deepest_ancestor(&self, stack: &Stack<'_>, hashes: &[u64]) -> Option<(u32, usize)> {
         for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level()).rev() {
             let found = self.find(stack, level, *hash);
-            let held = found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
+            let held =
+                found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
             if let Some(found) = held {
                 return Some((found.number, level + 1));
             }
         }
         if stack.base.number != 0 {
-            self.acquire_node(stack.base.number, stack.base.generation).ok()?;
+            self.acquire_node(stack.base.number, stack.base.generation)
+                .ok()?;
         }
         Some((stack.base.number, 0))
     }

@@ -168,7 +168,9 @@ impl<'r> Region<'r> {
     pub fn payload_of(&self, number: u32) -> &'r [AtomicU64] {
         let words = self.geometry.payload_words as usize;
         let start = (number.wrapping_sub(1) as usize).wrapping_mul(words);
-        self.payload.get(start..start.wrapping_add(words)).unwrap_or(&[])
+        self.payload
+            .get(start..start.wrapping_add(words))
+            .unwrap_or(&[])
     }
 
     /// Writes the constants of a zero-filled header; `magic` last.
@@ -176,16 +178,27 @@ impl<'r> Region<'r> {
         let relaxed = Ordering::Relaxed;
         header.version.store(VERSION, relaxed);
         header.header_bytes.store(HEADER_BYTES as u32, relaxed);
-        header.region_bytes.store(geometry.region_bytes as u64, relaxed);
+        header
+            .region_bytes
+            .store(geometry.region_bytes as u64, relaxed);
         header.slot_count.store(geometry.slot_count, relaxed);
         header.bucket_count.store(geometry.bucket_count, relaxed);
         header.payload_words.store(geometry.payload_words, relaxed);
         header.max_frames.store(config.max_frames, relaxed);
         header.lease_ticks.store(config.lease_ticks, relaxed);
-        header.flags.store(if config.references { FLAG_REFERENCES } else { 0 }, relaxed);
+        header.flags.store(
+            if config.references {
+                FLAG_REFERENCES
+            } else {
+                0
+            },
+            relaxed,
+        );
         header.seed.store(config.seed, relaxed);
         header.hash_kind.store(hash_kind, relaxed);
-        header.generation_limit.store(config.generation_limit, relaxed);
+        header
+            .generation_limit
+            .store(config.generation_limit, relaxed);
         header.clock.store(config.first_tick.into(), relaxed);
         // ORDERING: Release, partner: `check_header`. Who reads the magic sees the fields above.
         header.magic.store(MAGIC, Ordering::Release);
@@ -219,19 +232,37 @@ impl<'r> Region<'r> {
             ConfigError::OutOfRange { field, .. } => AttachError::Damaged { field },
             ConfigError::Unaligned { .. } => AttachError::Unaligned,
         })?;
-        let recorded = (header.header_bytes.load(relaxed), header.slot_count.load(relaxed), header.bucket_count.load(relaxed));
-        if recorded != (HEADER_BYTES as u32, geometry.slot_count, geometry.bucket_count) {
-            return Err(AttachError::Damaged { field: "slot_count" });
+        let recorded = (
+            header.header_bytes.load(relaxed),
+            header.slot_count.load(relaxed),
+            header.bucket_count.load(relaxed),
+        );
+        if recorded
+            != (
+                HEADER_BYTES as u32,
+                geometry.slot_count,
+                geometry.bucket_count,
+            )
+        {
+            return Err(AttachError::Damaged {
+                field: "slot_count",
+            });
         }
         if given_bytes < geometry.region_bytes {
-            return Err(AttachError::TooShort { given_bytes, needed_bytes: geometry.region_bytes });
+            return Err(AttachError::TooShort {
+                given_bytes,
+                needed_bytes: geometry.region_bytes,
+            });
         }
         Ok(config)
     }
 }
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "turns raw shared memory into references to atomics, once, with checked bounds")]
+#[expect(
+    unsafe_code,
+    reason = "turns raw shared memory into references to atomics, once, with checked bounds"
+)]
 mod real {
     use super::*;
     use core::ptr::NonNull;
@@ -245,10 +276,17 @@ mod real {
         /// # Safety
         /// `base` is valid for reads and writes of `config.region_bytes` bytes for `'r`, all of
         /// them zero, and is accessed only through depots (or atomically, or by other processes).
-        pub(crate) unsafe fn create(base: NonNull<u8>, config: &Config, hash_kind: u32) -> Result<Region<'r>, ConfigError> {
+        pub(crate) unsafe fn create(
+            base: NonNull<u8>,
+            config: &Config,
+            hash_kind: u32,
+        ) -> Result<Region<'r>, ConfigError> {
             let geometry = config.geometry()?;
             if !base.addr().get().is_multiple_of(MEMORY_ALIGNMENT) {
-                return Err(ConfigError::Unaligned { address: base.addr().get(), alignment: MEMORY_ALIGNMENT });
+                return Err(ConfigError::Unaligned {
+                    address: base.addr().get(),
+                    alignment: MEMORY_ALIGNMENT,
+                });
             }
             // SAFETY: aligned (checked) and at least `geometry.region_bytes` long (`geometry`
             // never exceeds `config.region_bytes`); the caller promises the rest.
@@ -262,18 +300,26 @@ mod real {
         /// # Safety
         /// `base` is valid for reads and writes of `region_bytes` bytes for `'r` and is accessed
         /// only through depots (or atomically, or by other processes).
-        pub(crate) unsafe fn attach(base: NonNull<u8>, region_bytes: usize) -> Result<Region<'r>, AttachError> {
+        pub(crate) unsafe fn attach(
+            base: NonNull<u8>,
+            region_bytes: usize,
+        ) -> Result<Region<'r>, AttachError> {
             if !base.addr().get().is_multiple_of(MEMORY_ALIGNMENT) {
                 return Err(AttachError::Unaligned);
             }
             if region_bytes < HEADER_BYTES {
-                return Err(AttachError::TooShort { given_bytes: region_bytes, needed_bytes: HEADER_BYTES });
+                return Err(AttachError::TooShort {
+                    given_bytes: region_bytes,
+                    needed_bytes: HEADER_BYTES,
+                });
             }
             // SAFETY: aligned and long enough for a header (both checked); atomics are valid for
             // every bit pattern; the caller promises the rest.
             let header: &'r Header = unsafe { base.cast::<Header>().as_ref() };
             let config = Region::check_header(header, region_bytes)?;
-            let geometry = config.geometry().map_err(|_| AttachError::Damaged { field: "region_bytes" })?;
+            let geometry = config.geometry().map_err(|_| AttachError::Damaged {
+                field: "region_bytes",
+            })?;
             // SAFETY: as above, and `check_header` compared `geometry` with `region_bytes`.
             Ok(unsafe { Region::view(base, &config, geometry) })
         }
@@ -289,9 +335,18 @@ mod real {
             unsafe {
                 Region {
                     header: base.cast::<Header>().as_ref(),
-                    buckets: core::slice::from_raw_parts(at(geometry.buckets_offset).cast(), geometry.bucket_count as usize),
-                    slots: core::slice::from_raw_parts(at(geometry.slots_offset).cast(), geometry.slot_count as usize),
-                    payload: core::slice::from_raw_parts(at(geometry.payload_offset).cast(), payload_len),
+                    buckets: core::slice::from_raw_parts(
+                        at(geometry.buckets_offset).cast(),
+                        geometry.bucket_count as usize,
+                    ),
+                    slots: core::slice::from_raw_parts(
+                        at(geometry.slots_offset).cast(),
+                        geometry.slot_count as usize,
+                    ),
+                    payload: core::slice::from_raw_parts(
+                        at(geometry.payload_offset).cast(),
+                        payload_len,
+                    ),
                     geometry,
                     slot_bits: geometry.slot_bits(),
                     max_frames: config.max_frames,
@@ -333,13 +388,24 @@ mod boxed {
     impl Memory {
         /// Memory of two buckets and `slot_count` slots, initialised with `config`.
         pub fn new(slot_count: u32, config: &Config) -> Memory {
-            let geometry = Geometry { bucket_count: 2, ..Geometry::of_slots(slot_count, config.payload_words) };
-            let slot = |_| Slot { state: AtomicU64::new(0), generation: word(), hash: word(), link: AtomicU64::new(0), lows: cells() };
+            let geometry = Geometry {
+                bucket_count: 2,
+                ..Geometry::of_slots(slot_count, config.payload_words)
+            };
+            let slot = |_| Slot {
+                state: AtomicU64::new(0),
+                generation: word(),
+                hash: word(),
+                link: AtomicU64::new(0),
+                lows: cells(),
+            };
             let memory = Memory {
                 header: Box::new(header()),
                 buckets: (0..2).map(|_| Bucket { cells: cells() }).collect(),
                 slots: (0..slot_count).map(slot).collect(),
-                payload: (0..slot_count * config.payload_words).map(|_| AtomicU64::new(0)).collect(),
+                payload: (0..slot_count * config.payload_words)
+                    .map(|_| AtomicU64::new(0))
+                    .collect(),
                 config: *config,
                 geometry,
             };

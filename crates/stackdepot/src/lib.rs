@@ -82,7 +82,9 @@ mod stats;
 pub mod sync;
 mod walk;
 
-pub use config::{Config, Geometry, HashChoice, LEAST_SLOTS, MOST_FRAMES, MOST_LEASE_TICKS, MOST_SLOTS};
+pub use config::{
+    Config, Geometry, HashChoice, LEAST_SLOTS, MOST_FRAMES, MOST_LEASE_TICKS, MOST_SLOTS,
+};
 pub use depot::{Depot, Fetched, Held, Hold, Leased};
 pub use error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 pub use handle::{Handle, Tick, WeakHandle};
@@ -91,8 +93,8 @@ pub use layout::Memory;
 pub use layout::{HEADER_BYTES, LINE_BYTES, Line, MOST_PAYLOAD_WORDS, RUN_FRAMES};
 pub use onto::Ancestor;
 pub use recover::Recovered;
+pub use section::SectionError;
 #[cfg(loom)]
 pub use section::SectionMemory;
-pub use section::SectionError;
 pub use stats::Stats;
 pub use walk::{Walk, Walked};

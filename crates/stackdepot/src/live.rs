@@ -105,7 +105,12 @@ const fn buckets_in(line_count: u64) -> u64 {
 /// A count that no table can have.
 pub fn live_bytes(cell_count: usize) -> Result<usize, ConfigError> {
     let bucket_count = (cell_count.div_ceil(BUCKET_CELLS) as u64).max(LEAST_BUCKETS);
-    ConfigError::check("live cell_count", cell_count as u64, 0, MOST_BUCKETS * BUCKET_CELLS as u64)?;
+    ConfigError::check(
+        "live cell_count",
+        cell_count as u64,
+        0,
+        MOST_BUCKETS * BUCKET_CELLS as u64,
+    )?;
     Ok(line_count(bucket_count) as usize * LINE_BYTES)
 }
 
@@ -134,13 +139,18 @@ pub enum Inserted {
 impl Inserted {
     /// Whether the table took the block and its reference.
     pub const fn is_stored(&self) -> bool {
-        matches!(self, Inserted::Stored | Inserted::Replaced(_) | Inserted::PushedOut(_))
+        matches!(
+            self,
+            Inserted::Stored | Inserted::Replaced(_) | Inserted::PushedOut(_)
+        )
     }
 
     /// A block whose reference came back to the caller.
     pub const fn released(&self) -> Option<LiveBlock> {
         match self {
-            Inserted::Replaced(block) | Inserted::PushedOut(block) | Inserted::UnsampledReplaced(block) => Some(*block),
+            Inserted::Replaced(block)
+            | Inserted::PushedOut(block)
+            | Inserted::UnsampledReplaced(block) => Some(*block),
             Inserted::Stored | Inserted::Unsampled | Inserted::Contended => None,
         }
     }
@@ -207,11 +217,22 @@ impl<'r> Weakest<'r> {
             };
             // BUSY cells count as taken: most of them are being filled.
             kept_count += usize::from(!seen.key.is_empty() && sampling.keeps(priority));
-            if !seen.key.is_busy() && weakest.as_ref().is_none_or(|weakest| priority.is_below(weakest.priority)) {
-                weakest = Some(Weakest { kept_count, priority, place: Some(seen) });
+            if !seen.key.is_busy()
+                && weakest
+                    .as_ref()
+                    .is_none_or(|weakest| priority.is_below(weakest.priority))
+            {
+                weakest = Some(Weakest {
+                    kept_count,
+                    priority,
+                    place: Some(seen),
+                });
             }
         }
-        weakest.map(|weakest| Weakest { kept_count, ..weakest })
+        weakest.map(|weakest| Weakest {
+            kept_count,
+            ..weakest
+        })
     }
 
     /// The one in the bucket with fewer blocks of the sample, so that the buckets fill evenly;
@@ -219,7 +240,11 @@ impl<'r> Weakest<'r> {
     fn or_better(self, other: Option<Weakest<'r>>) -> Weakest<'r> {
         match other {
             Some(other) if other.kept_count < self.kept_count => other,
-            Some(other) if self.kept_count >= BUCKET_CELLS && other.priority.is_below(self.priority) => other,
+            Some(other)
+                if self.kept_count >= BUCKET_CELLS && other.priority.is_below(self.priority) =>
+            {
+                other
+            }
             _ => self,
         }
     }
@@ -228,10 +253,19 @@ impl<'r> Weakest<'r> {
 impl<'r> LiveTable<'r> {
     /// Views lines as a table of that many buckets; `None` when it is too large for them.
     fn view(lines: &'r [WordLine], bucket_count: NonZeroU64) -> Option<LiveTable<'r>> {
-        let [header, counters, rest @ ..] = lines else { return None };
+        let [header, counters, rest @ ..] = lines else {
+            return None;
+        };
         let (tags, buckets) = rest.split_at_checked(tag_line_count(bucket_count.get()) as usize)?;
-        let buckets = buckets.get(..bucket_count.get().checked_mul(BUCKET_LINES as u64)? as usize)?;
-        Some(LiveTable { header, counters, tags, buckets, bucket_count })
+        let buckets =
+            buckets.get(..bucket_count.get().checked_mul(BUCKET_LINES as u64)? as usize)?;
+        Some(LiveTable {
+            header,
+            counters,
+            tags,
+            buckets,
+            bucket_count,
+        })
     }
 
     fn write_header(&self) {
@@ -268,7 +302,10 @@ impl<'r> LiveTable<'r> {
         let hash = AddressHash::of(address);
         // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
         // because whoever pushes out first raises `sample_bytes`.
-        if let Some(claimed) = self.find(self.candidates(hash), hash, address).and_then(Seen::claim) {
+        if let Some(claimed) = self
+            .find(self.candidates(hash), hash, address)
+            .and_then(Seen::claim)
+        {
             let block = claimed.block();
             claimed.release();
             return Removed::Block(block);
@@ -283,7 +320,12 @@ impl<'r> LiveTable<'r> {
 
     /// The counters.
     pub fn stats(&self) -> LiveStats {
-        let count = |word: usize| self.counters.0.get(word).map_or(0, |count| count.load(Ordering::Relaxed));
+        let count = |word: usize| {
+            self.counters
+                .0
+                .get(word)
+                .map_or(0, |count| count.load(Ordering::Relaxed))
+        };
         LiveStats {
             cell_count: self.bucket_count.get() * BUCKET_CELLS as u64,
             sample_bytes: self.sampling().sample_bytes(),
@@ -322,7 +364,10 @@ impl<'r> LiveTable<'r> {
         // Set before anything is stored in the second pair, so whoever looks for a block of its
         // own sees it (L2 orders the insert before).
         let has_overflown = self.header.0[OVERFLOWN].load(Ordering::Relaxed) != 0;
-        Candidates { numbers: hash.buckets(self.bucket_count), count: if has_overflown { 4 } else { 2 } }
+        Candidates {
+            numbers: hash.buckets(self.bucket_count),
+            count: if has_overflown { 4 } else { 2 },
+        }
     }
 
     #[inline]
@@ -334,15 +379,20 @@ impl<'r> LiveTable<'r> {
     #[inline]
     fn find(&self, candidates: Candidates, hash: AddressHash, address: u64) -> Option<Seen<'r>> {
         let tag = hash.tag();
-        let mut hits = candidates.numbers().filter(|number| self.tags_of(*number).has(tag));
+        let mut hits = candidates
+            .numbers()
+            .filter(|number| self.tags_of(*number).has(tag));
         hits.find_map(|number| self.bucket(number)?.find(tag, address))
     }
 
     /// An empty cell in the emptiest bucket; in any other one when its empty cells are BUSY.
     #[inline]
     fn find_empty(&self, candidates: Candidates) -> Option<Seen<'r>> {
-        let counted = candidates.numbers().map(|number| (number, self.tags_of(number).empty_count()));
-        let (emptiest, count) = counted.reduce(|best, other| if best.1 < other.1 { other } else { best })?;
+        let counted = candidates
+            .numbers()
+            .map(|number| (number, self.tags_of(number).empty_count()));
+        let (emptiest, count) =
+            counted.reduce(|best, other| if best.1 < other.1 { other } else { best })?;
         if count == 0 {
             return None;
         }
@@ -394,10 +444,23 @@ impl<'r> LiveTable<'r> {
     /// blocks of the sample, or in the first one that has few enough. Is there none, the weakest of all leaves the sample; if that is
     /// the new block, it stays out.
     #[inline(never)]
-    fn push_out(&self, candidates: Candidates, new: Priority, address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let mut chosen = Weakest { kept_count: BUCKET_CELLS, priority: new, place: None };
+    fn push_out(
+        &self,
+        candidates: Candidates,
+        new: Priority,
+        address: u64,
+        block: &LiveBlock,
+    ) -> Option<Inserted> {
+        let mut chosen = Weakest {
+            kept_count: BUCKET_CELLS,
+            priority: new,
+            place: None,
+        };
         let sampling = self.sampling();
-        for bucket in candidates.numbers().filter_map(|number| self.bucket(number)) {
+        for bucket in candidates
+            .numbers()
+            .filter_map(|number| self.bucket(number))
+        {
             chosen = chosen.or_better(Weakest::of(bucket, sampling));
             if chosen.kept_count <= ROOMY {
                 break;
@@ -427,12 +490,17 @@ impl<'r> LiveTable<'r> {
     fn drop_from_sample(&self, priority: Priority) {
         // ORDERING: AcqRel, partner: `verdict_of_absence` by way of the cell's key: this comes
         // before the claim that makes the block disappear.
-        self.sample_bytes().fetch_max(priority.dropping(), Ordering::AcqRel);
+        self.sample_bytes()
+            .fetch_max(priority.dropping(), Ordering::AcqRel);
     }
 
     fn verdict_of_absence(&self, address: u64) -> Removed {
         let lost = self.counters.0[LOST].load(Ordering::Relaxed);
-        if lost == 0 && self.sampling().contains_any_size(address) { Removed::Unknown } else { Removed::Unsampled }
+        if lost == 0 && self.sampling().contains_any_size(address) {
+            Removed::Unknown
+        } else {
+            Removed::Unsampled
+        }
     }
 }
 

@@ -42,7 +42,11 @@ pub(crate) struct Base {
 
 impl Base {
     /// No ancestor.
-    pub const ROOT: Base = Base { number: 0, generation: 0, hash: 0 };
+    pub const ROOT: Base = Base {
+        number: 0,
+        generation: 0,
+        hash: 0,
+    };
 }
 
 /// A stack from some node outwards: what a chain of nodes is compared with.
@@ -71,7 +75,13 @@ impl<'f> Stack<'f> {
         let is_cut = frames.len() > max_frames;
         let frames = frames.get(..max_frames).unwrap_or(frames);
         let (tail, full) = frames.as_rchunks::<RUN_FRAMES>();
-        Stack { tail: pad(frames, tail.len()), tail_length: tail.len(), full, is_cut, base: Base::ROOT }
+        Stack {
+            tail: pad(frames, tail.len()),
+            tail_length: tail.len(),
+            full,
+            is_cut,
+            base: Base::ROOT,
+        }
     }
 
     /// The same stack, with its outermost runs left to an ancestor; `None` when nothing would
@@ -91,13 +101,21 @@ impl<'f> Stack<'f> {
 
     #[inline]
     fn start(&self, hasher: &Hasher) -> u64 {
-        if self.base.number == 0 { hasher.start(self.is_cut) } else { self.base.hash }
+        if self.base.number == 0 {
+            hasher.start(self.is_cut)
+        } else {
+            self.base.hash
+        }
     }
 
     /// The level of the leaf node.
     #[inline]
     pub fn leaf_level(&self) -> usize {
-        if self.tail_length == 0 { self.full.len().saturating_sub(1) } else { self.full.len() }
+        if self.tail_length == 0 {
+            self.full.len().saturating_sub(1)
+        } else {
+            self.full.len()
+        }
     }
 
     /// The prefix hash of the whole stack.
@@ -120,17 +138,28 @@ impl<'f> Stack<'f> {
 
     /// The run at a level and how many of its words count.
     pub fn run(&self, level: usize) -> (Run, usize) {
-        self.prefix(level).map_or((self.tail, self.tail_length), |prefix| (*prefix.run, prefix.length))
+        self.prefix(level)
+            .map_or((self.tail, self.tail_length), |prefix| {
+                (*prefix.run, prefix.length)
+            })
     }
 
     /// The stack down to its leaf.
     #[inline]
     fn whole(&self) -> Option<Prefix<'_>> {
         if self.tail_length != 0 {
-            return Some(Prefix { run: &self.tail, length: self.tail_length, outer: self.full });
+            return Some(Prefix {
+                run: &self.tail,
+                length: self.tail_length,
+                outer: self.full,
+            });
         }
         let (run, outer) = self.full.split_first()?;
-        Some(Prefix { run, length: RUN_FRAMES, outer })
+        Some(Prefix {
+            run,
+            length: RUN_FRAMES,
+            outer,
+        })
     }
 
     /// The stack down to a level.
@@ -139,8 +168,15 @@ impl<'f> Stack<'f> {
         if level == self.full.len() {
             return self.whole();
         }
-        let (run, outer) = self.full.get(self.full.len().checked_sub(level + 1)?..)?.split_first()?;
-        Some(Prefix { run, length: RUN_FRAMES, outer })
+        let (run, outer) = self
+            .full
+            .get(self.full.len().checked_sub(level + 1)?..)?
+            .split_first()?;
+        Some(Prefix {
+            run,
+            length: RUN_FRAMES,
+            outer,
+        })
     }
 }
 
@@ -158,10 +194,17 @@ impl<'r> Region<'r> {
     /// Finds the committed node of a stack's prefix up to a level.
     pub fn find(&self, stack: &Stack<'_>, level: usize, hash: u64) -> Option<Found<'r>> {
         let pair = self.pair(hash as u32)?;
-        self.find_in(pair.first, stack, level, hash).or_else(|| self.find_in(pair.second, stack, level, hash))
+        self.find_in(pair.first, stack, level, hash)
+            .or_else(|| self.find_in(pair.second, stack, level, hash))
     }
 
-    fn find_in(&self, bucket: &Bucket, stack: &Stack<'_>, level: usize, hash: u64) -> Option<Found<'r>> {
+    fn find_in(
+        &self,
+        bucket: &Bucket,
+        stack: &Stack<'_>,
+        level: usize,
+        hash: u64,
+    ) -> Option<Found<'r>> {
         let mut matches = bucket.matches(hash);
         while matches != 0 {
             let entry = bucket.entry(matches.trailing_zeros() as usize);
@@ -175,31 +218,48 @@ impl<'r> Region<'r> {
 
     /// Compares a node and all its ancestors with a stack's prefix.
     #[inline(always)]
-    fn compare_chain(&self, number: u32, stack: &Stack<'_>, prefix: Prefix<'_>) -> Option<Found<'r>> {
+    fn compare_chain(
+        &self,
+        number: u32,
+        stack: &Stack<'_>,
+        prefix: Prefix<'_>,
+    ) -> Option<Found<'r>> {
         let leaf = self.slot(number)?;
         self.prefetch_payload(number);
         let generation = leaf.generation_now();
         let leaf_state = leaf.state_now();
         let first_windows = self.first_windows();
-        let (mut run, mut length, mut outer_runs) = (prefix.run, prefix.length, prefix.outer.iter());
+        let (mut run, mut length, mut outer_runs) =
+            (prefix.run, prefix.length, prefix.outer.iter());
         let (mut slot, mut state) = (leaf, leaf_state);
         // Ends: each round takes a run of the stack.
         let node = loop {
             let parent = self.compare_hop(slot, state, run, length, first_windows)?;
-            let Some(next_run) = outer_runs.next() else { break parent };
+            let Some(next_run) = outer_runs.next() else {
+                break parent;
+            };
             (run, length) = (next_run, RUN_FRAMES);
             slot = self.slot(parent)?;
             state = State(slot.state.load(Ordering::Relaxed));
         };
         let is_whole = node == stack.base.number && state.has(State::CUT) == stack.is_cut;
         // The base is checked first: while the leaf lives, its ancestors live.
-        (is_whole && self.is_base_there(&stack.base) && leaf.is_still(generation))
-            .then_some(Found { number, slot: leaf, generation, state: leaf_state })
+        (is_whole && self.is_base_there(&stack.base) && leaf.is_still(generation)).then_some(
+            Found {
+                number,
+                slot: leaf,
+                generation,
+                state: leaf_state,
+            },
+        )
     }
 
     #[inline]
     fn is_base_there(&self, base: &Base) -> bool {
-        base.number == 0 || self.slot(base.number).is_some_and(|slot| slot.is_still(base.generation))
+        base.number == 0
+            || self
+                .slot(base.number)
+                .is_some_and(|slot| slot.is_still(base.generation))
     }
 
     /// Copies a stack out; see `Depot::fetch`.
@@ -209,7 +269,11 @@ impl<'r> Region<'r> {
             return Err(FetchError::Evicted);
         }
         let fetched = self.copy_chain(leaf, out).ok_or(FetchError::Evicted)?;
-        if leaf.is_still(weak.generation()) { Ok(fetched) } else { Err(FetchError::Evicted) }
+        if leaf.is_still(weak.generation()) {
+            Ok(fetched)
+        } else {
+            Err(FetchError::Evicted)
+        }
     }
 
     /// Copies what hangs together from a leaf to a root; `None` where it does not.
@@ -221,16 +285,28 @@ impl<'r> Region<'r> {
         loop {
             let length = state.length();
             frame_count += length;
-            if !state.is_live() || length == 0 || length > RUN_FRAMES || frame_count > self.max_frames as usize {
+            if !state.is_live()
+                || length == 0
+                || length > RUN_FRAMES
+                || frame_count > self.max_frames as usize
+            {
                 return None;
             }
             let link = slot.link.load(Ordering::Relaxed);
             let run = self.decode(slot, state, (link >> 32) as u32)?;
-            for (place, frame) in out.iter_mut().skip(frame_count - length).zip(run).take(length) {
+            for (place, frame) in out
+                .iter_mut()
+                .skip(frame_count - length)
+                .zip(run)
+                .take(length)
+            {
                 *place = frame;
             }
             if link as u32 == 0 {
-                return Some(Fetched { frame_count, is_cut: state.has(State::CUT) });
+                return Some(Fetched {
+                    frame_count,
+                    is_cut: state.has(State::CUT),
+                });
             }
             slot = self.slot(link as u32)?;
             state = State(slot.state.load(Ordering::Relaxed));

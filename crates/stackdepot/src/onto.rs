@@ -62,7 +62,8 @@ impl Region<'_> {
         {
             return answer;
         }
-        self.save_traced(hasher, &whole, 0, hold, trail).unwrap_or(Err(SaveError::Contended))
+        self.save_traced(hasher, &whole, 0, hold, trail)
+            .unwrap_or(Err(SaveError::Contended))
     }
 
     /// The stack below a token, when the token still fits.
@@ -72,7 +73,11 @@ impl Region<'_> {
             && slot.hash.load(Ordering::Relaxed) == ancestor.hash as u32
             && slot.state_now().length() == RUN_FRAMES;
         let levels = ancestor.depth() / RUN_FRAMES;
-        let base = Base { number: ancestor.weak.slot(), generation: ancestor.weak.generation(), hash: ancestor.hash };
+        let base = Base {
+            number: ancestor.weak.slot(),
+            generation: ancestor.weak.generation(),
+            hash: ancestor.hash,
+        };
         Some((whole.onto(base, levels).filter(|_| is_same)?, levels))
     }
 
@@ -89,7 +94,9 @@ impl Region<'_> {
         match stack.full_levels() {
             // The base is the deepest full node: no token is new.
             0 => self.save_hashed(hasher, stack, stack.hash(hasher), hold),
-            1..FEW_LEVELS => self.save_levels::<FEW_LEVELS>(hasher, stack, base_levels, hold, trail),
+            1..FEW_LEVELS => {
+                self.save_levels::<FEW_LEVELS>(hasher, stack, base_levels, hold, trail)
+            }
             _ => self.save_levels::<MOST_LEVELS>(hasher, stack, base_levels, hold, trail),
         }
     }
@@ -119,18 +126,36 @@ impl Region<'_> {
     }
 
     /// Walks from the leaf to the base and notes each full node.
-    fn trace(&self, stack: &Stack<'_>, base_levels: usize, leaf: WeakHandle, hashes: &[u64], trail: &mut [Option<Ancestor>]) {
+    fn trace(
+        &self,
+        stack: &Stack<'_>,
+        base_levels: usize,
+        leaf: WeakHandle,
+        hashes: &[u64],
+        trail: &mut [Option<Ancestor>],
+    ) {
         let mut number = leaf.slot();
         for level in (0..=stack.leaf_level()).rev() {
             let Some(slot) = self.slot(number) else { break };
-            if let (true, Some(place), Some(hash)) = (level < stack.full_levels(), trail.get_mut(level), hashes.get(level)) {
+            if let (true, Some(place), Some(hash)) = (
+                level < stack.full_levels(),
+                trail.get_mut(level),
+                hashes.get(level),
+            ) {
                 let weak = WeakHandle::new(number, slot.generation_now());
-                *place = Some(Ancestor { weak, hash: *hash, depth: ((base_levels + level + 1) * RUN_FRAMES) as u32 });
+                *place = Some(Ancestor {
+                    weak,
+                    hash: *hash,
+                    depth: ((base_levels + level + 1) * RUN_FRAMES) as u32,
+                });
             }
             number = slot.link.load(Ordering::Relaxed) as u32;
         }
         // A leaf that was evicted meanwhile says nothing about its ancestors.
-        if self.slot(leaf.slot()).is_none_or(|slot| !slot.is_still(leaf.generation())) {
+        if self
+            .slot(leaf.slot())
+            .is_none_or(|slot| !slot.is_still(leaf.generation()))
+        {
             trail.fill(None);
         }
     }

@@ -56,6 +56,10 @@ impl Region<'_> {
         for (value, word) in values.iter_mut().zip(self.payload_of(weak.slot())) {
             *value = word.load(Ordering::Relaxed);
         }
-        if slot.is_still(weak.generation()) { Ok(values) } else { Err(FetchError::Evicted) }
+        if slot.is_still(weak.generation()) {
+            Ok(values)
+        } else {
+            Err(FetchError::Evicted)
+        }
     }
 }

@@ -76,7 +76,13 @@ impl<'r> Region<'r> {
             }
         };
         let answer = match self.pair(node.hash as u32) {
-            Some(pair) => Publication { region: self, node, pair, entry: Entry::new(node.hash, number) }.run(),
+            Some(pair) => Publication {
+                region: self,
+                node,
+                pair,
+                entry: Entry::new(node.hash, number),
+            }
+            .run(),
             None => Err(SaveError::Crowded),
         };
         if answer != Ok(number) {
@@ -92,7 +98,9 @@ impl<'r> Region<'r> {
             Some(windows) => (windows, 0),
             None => (Windows(self.make_ext(&node.run)?), State::WIDE),
         };
-        let claimed = self.claim().and_then(|number| Ok((number, self.slot(number).ok_or(SaveError::Full)?)));
+        let claimed = self
+            .claim()
+            .and_then(|number| Ok((number, self.slot(number).ok_or(SaveError::Full)?)));
         let (number, slot) = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
@@ -102,7 +110,12 @@ impl<'r> Region<'r> {
                 return Err(error);
             }
         };
-        slot.write_node(&NodeData { parent: node.parent, hash: node.hash as u32, windows, lows: encoded.lows });
+        slot.write_node(&NodeData {
+            parent: node.parent,
+            hash: node.hash as u32,
+            windows,
+            lows: encoded.lows,
+        });
         slot.bear(node.length, wide_flag | node.cut_flag());
         Ok(number)
     }
@@ -119,7 +132,11 @@ impl<'r> Region<'r> {
 
 impl NewNode {
     fn cut_flag(&self) -> u64 {
-        if self.parent == 0 && self.is_cut { State::CUT } else { 0 }
+        if self.parent == 0 && self.is_cut {
+            State::CUT
+        } else {
+            0
+        }
     }
 }
 
@@ -211,7 +228,9 @@ impl<'r> Publication<'_, 'r> {
     /// Compares the node behind an entry with mine; whatever was read counts only if neither
     /// the life nor the cell changed meanwhile.
     fn compare(&self, cell: &AtomicU64, entry: Entry) -> Candidate {
-        let Some(slot) = self.region.slot(entry.slot()) else { return Candidate::Other };
+        let Some(slot) = self.region.slot(entry.slot()) else {
+            return Candidate::Other;
+        };
         let generation = slot.generation_now();
         let is_equal = self.is_equal(slot);
         let is_stable = slot.is_still(generation) && cell.load(Ordering::Relaxed) == entry.0;
@@ -225,8 +244,13 @@ impl<'r> Publication<'_, 'r> {
     fn is_equal(&self, slot: &Slot) -> bool {
         let state = slot.state_now();
         state.0 & State::CUT == self.node.cut_flag()
-            && self.region.compare_hop(slot, state, &self.node.run, self.node.length, self.region.first_windows())
-                == Some(self.node.parent)
+            && self.region.compare_hop(
+                slot,
+                state,
+                &self.node.run,
+                self.node.length,
+                self.region.first_windows(),
+            ) == Some(self.node.parent)
     }
 }
 

@@ -44,7 +44,10 @@ fn set(word: &AtomicU64, value: u64) {
 impl Region<'_> {
     /// Makes the region sound again; see `Depot::reopen`.
     pub fn recover(&self, live_holds: impl IntoIterator<Item = WeakHandle>) -> Recovered {
-        let mut recovered = Recovered { was_dirty: get(&self.header.dirty) != 0, ..Recovered::default() };
+        let mut recovered = Recovered {
+            was_dirty: get(&self.header.dirty) != 0,
+            ..Recovered::default()
+        };
         set(&self.header.dirty, 1);
         // ORDERING: fence(SeqCst): in a shared file `dirty` stands before any change does.
         fence(Ordering::SeqCst);
@@ -99,9 +102,13 @@ impl Region<'_> {
     }
 
     fn is_filed_right(&self, entry: Entry, cell: &AtomicU64) -> bool {
-        let Some(slot) = self.slot(entry.slot()) else { return false };
+        let Some(slot) = self.slot(entry.slot()) else {
+            return false;
+        };
         let state = State(get(&slot.state));
-        let is_new_node = state.is_live() && (1..=RUN_FRAMES).contains(&state.length()) && !state.has(State::MARK);
+        let is_new_node = state.is_live()
+            && (1..=RUN_FRAMES).contains(&state.length())
+            && !state.has(State::MARK);
         let pair = self.pair(slot.hash.load(Ordering::Relaxed));
         is_new_node && pair.is_some_and(|pair| pair.cells().any(|other| core::ptr::eq(other, cell)))
     }
@@ -139,7 +146,9 @@ impl Region<'_> {
                 continue;
             }
             match self.slot((get(&slot.link) >> 32) as u32) {
-                Some(ext) if !State(get(&ext.state)).has(State::MARK) => set(&ext.state, State::EXT | State::MARK),
+                Some(ext) if !State(get(&ext.state)).has(State::MARK) => {
+                    set(&ext.state, State::EXT | State::MARK)
+                }
                 _ => {
                     self.unmark(number, slot);
                     is_broken = true;
@@ -157,7 +166,8 @@ impl Region<'_> {
             let is_full_parent = current == number || state.length() == RUN_FRAMES;
             frame_count += state.length();
             let link = get(&slot.link);
-            let is_sound = state.has(State::MARK) && is_full_parent && frame_count <= self.max_frames as usize;
+            let is_sound =
+                state.has(State::MARK) && is_full_parent && frame_count <= self.max_frames as usize;
             if !is_sound || !self.is_decodable(current, state, (link >> 32) as u32) {
                 return false;
             }
@@ -172,7 +182,9 @@ impl Region<'_> {
     /// Whether the upper halves are there: the windows taken, or an EXT slot of its own.
     fn is_decodable(&self, number: u32, state: State, windows: u32) -> bool {
         if state.has(State::WIDE) {
-            let ext = self.slot(windows).map(|ext| State(get(&ext.state)).status());
+            let ext = self
+                .slot(windows)
+                .map(|ext| State(get(&ext.state)).status());
             return ext == Some(Status::Ext) && windows != number;
         }
         let table = WindowTable::of(self.header);
@@ -192,7 +204,11 @@ impl Region<'_> {
     }
 
     fn free_again(&self, number: u32, slot: &Slot, state: State, recovered: &mut Recovered) {
-        for (word, total) in self.payload_of(number).iter().zip(&self.header.counters.evicted_payload) {
+        for (word, total) in self
+            .payload_of(number)
+            .iter()
+            .zip(&self.header.counters.evicted_payload)
+        {
             total.fetch_add(word.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         }
         if state.status() == Status::Free {
@@ -213,7 +229,10 @@ impl Region<'_> {
     /// Step 5: counts the children of kept nodes, then the holds that live on.
     fn recount(&self, live_holds: impl IntoIterator<Item = WeakHandle>, recovered: &mut Recovered) {
         for slot in self.slots {
-            set(&slot.state, get(&slot.state) & (State::REF - 1) & !State::MARK);
+            set(
+                &slot.state,
+                get(&slot.state) & (State::REF - 1) & !State::MARK,
+            );
         }
         for slot in self.slots {
             if State(get(&slot.state)).is_live() {
@@ -222,7 +241,8 @@ impl Region<'_> {
         }
         for weak in live_holds {
             let is_stored = self.slot(weak.slot()).is_some_and(|slot| {
-                State(get(&slot.state)).is_saved() && slot.generation.load(Ordering::Relaxed) == weak.generation()
+                State(get(&slot.state)).is_saved()
+                    && slot.generation.load(Ordering::Relaxed) == weak.generation()
             });
             if is_stored && self.add_counted(weak.slot()) {
                 recovered.restored_holds += 1;
@@ -233,7 +253,9 @@ impl Region<'_> {
     }
 
     fn add_counted(&self, number: u32) -> bool {
-        let Some(slot) = self.slot(number) else { return false };
+        let Some(slot) = self.slot(number) else {
+            return false;
+        };
         let state = State(get(&slot.state));
         if state.references() >= State::REF_LIMIT {
             return false;

@@ -63,7 +63,10 @@ pub struct RingConfig {
 impl RingConfig {
     /// A ring of one shard.
     pub const fn new(event_count: u32) -> RingConfig {
-        RingConfig { event_count, shard_count: 1 }
+        RingConfig {
+            event_count,
+            shard_count: 1,
+        }
     }
 
     /// The `lease_ticks` that the depot behind this ring must be made with (INVARIANT R3).
@@ -79,7 +82,11 @@ impl RingConfig {
     /// Places of the largest chunk, so that the chunks of all shards together leave at most one
     /// tick's worth of places unused.
     const fn most_chunk(&self) -> u64 {
-        let share = if self.shard_count <= 1 { 1 } else { (self.tick_events() / self.shard_count) as u64 };
+        let share = if self.shard_count <= 1 {
+            1
+        } else {
+            (self.tick_events() / self.shard_count) as u64
+        };
         match share {
             0 | 1 => 1,
             share if share >= Cursor::CHUNK_LIMIT => Cursor::CHUNK_LIMIT,
@@ -89,7 +96,11 @@ impl RingConfig {
 
     /// Entries: with chunks, one tick more for their unused places and one for their age.
     pub(crate) const fn entry_count(&self) -> u32 {
-        if self.most_chunk() > 1 { self.event_count + 2 * self.tick_events() } else { self.event_count }
+        if self.most_chunk() > 1 {
+            self.event_count + 2 * self.tick_events()
+        } else {
+            self.event_count
+        }
     }
 
     /// Lines of memory, header and shards included.
@@ -103,8 +114,18 @@ impl RingConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::check("event_count", self.event_count.into(), LEAST_EVENTS.into(), MOST_EVENTS.into())?;
-        ConfigError::check("shard_count", self.shard_count.into(), 1, MOST_SHARDS.into())
+        ConfigError::check(
+            "event_count",
+            self.event_count.into(),
+            LEAST_EVENTS.into(),
+            MOST_EVENTS.into(),
+        )?;
+        ConfigError::check(
+            "shard_count",
+            self.shard_count.into(),
+            1,
+            MOST_SHARDS.into(),
+        )
     }
 }
 
@@ -159,13 +180,29 @@ impl<'r> Ring<'r> {
             given_bytes: (lines.len() * LINE_BYTES) as u64,
             needed_bytes: (config.line_count() * LINE_BYTES) as u64,
         };
-        let [_, head, rest @ ..] = lines else { return Err(short) };
-        let Some((shards, rest)) = rest.split_at_checked(config.shard_count as usize) else { return Err(short) };
-        let Some(entries) = rest.get(..config.entry_count() as usize) else { return Err(short) };
+        let [_, head, rest @ ..] = lines else {
+            return Err(short);
+        };
+        let Some((shards, rest)) = rest.split_at_checked(config.shard_count as usize) else {
+            return Err(short);
+        };
+        let Some(entries) = rest.get(..config.entry_count() as usize) else {
+            return Err(short);
+        };
         let tick_events = NonZeroU64::new(config.tick_events().into()).unwrap_or(NonZeroU64::MIN);
-        let places = Places { head: &head.0[0], shards, tick_events, most_chunk: config.most_chunk() };
+        let places = Places {
+            head: &head.0[0],
+            shards,
+            tick_events,
+            most_chunk: config.most_chunk(),
+        };
         let entry_count = NonZeroU64::new(entries.len() as u64).unwrap_or(NonZeroU64::MIN);
-        Ok(Ring { places, entries, entry_count, config: *config })
+        Ok(Ring {
+            places,
+            entries,
+            entry_count,
+            config: *config,
+        })
     }
 
     fn write_header(lines: &[WordLine], config: &RingConfig) {
@@ -202,15 +239,24 @@ impl<'r> Ring<'r> {
         if ticks != 0 {
             depot.advance(ticks);
         }
-        Place { number, tick: depot.now(), shard }
+        Place {
+            number,
+            tick: depot.now(),
+            shard,
+        }
     }
 
     /// Writes the event into its place; its leases count from the place's tick, `event.from` is
     /// not looked at.
     #[inline]
     pub fn fill(&self, place: Place, event: &Event) -> Pushed {
-        let event = Event { from: place.tick, ..*event };
-        let written = self.entry_of(place.number).is_some_and(|entry| write_entry(entry, place.number, event.to_words()));
+        let event = Event {
+            from: place.tick,
+            ..*event
+        };
+        let written = self
+            .entry_of(place.number)
+            .is_some_and(|entry| write_entry(entry, place.number, event.to_words()));
         if !written {
             self.count(place.shard, LAPPED);
             return Pushed::Lapped;
@@ -228,12 +274,21 @@ impl<'r> Ring<'r> {
             return self.fill(place, event);
         }
         let stack = event.stack.filter(|stack| depot.renew(*stack).is_ok());
-        let other_stack = event.other_stack.filter(|stack| depot.renew(*stack).is_ok());
+        let other_stack = event
+            .other_stack
+            .filter(|stack| depot.renew(*stack).is_ok());
         let expired = (stack, other_stack) != (event.stack, event.other_stack);
         if expired {
             self.count(place.shard, EXPIRED);
         }
-        match self.fill(place, &Event { stack, other_stack, ..*event }) {
+        match self.fill(
+            place,
+            &Event {
+                stack,
+                other_stack,
+                ..*event
+            },
+        ) {
             Pushed::Yes if expired => Pushed::Expired,
             pushed => pushed,
         }
@@ -247,7 +302,12 @@ impl<'r> Ring<'r> {
     pub fn events(&self) -> Events<'r> {
         // ORDERING: Acquire, partner: `Places::claim`: events of earlier claims are looked for.
         let head = self.places.head.load(Ordering::Acquire);
-        Events { ring: *self, number: head & PLACE_MASK, left_places: head.min(self.entry_count.get()), left_events: self.config.event_count }
+        Events {
+            ring: *self,
+            number: head & PLACE_MASK,
+            left_places: head.min(self.entry_count.get()),
+            left_events: self.config.event_count,
+        }
     }
 
     /// Whether the stacks of an event were still held at the time of the call: ask after they
@@ -261,11 +321,32 @@ impl<'r> Ring<'r> {
 
     /// The counters.
     pub fn stats(&self) -> RingStats {
-        let sum = |word: usize| self.places.shards.iter().filter_map(|line| line.0.get(word)).map(|count| count.load(Ordering::Relaxed)).sum::<u64>();
-        let left = self.places.shards.iter().map(|line| Cursor(line.0[CURSOR].load(Ordering::Relaxed)).left()).sum::<u64>();
-        let events = self.places.head.load(Ordering::Relaxed).saturating_sub(sum(WASTED) + left);
+        let sum = |word: usize| {
+            self.places
+                .shards
+                .iter()
+                .filter_map(|line| line.0.get(word))
+                .map(|count| count.load(Ordering::Relaxed))
+                .sum::<u64>()
+        };
+        let left = self
+            .places
+            .shards
+            .iter()
+            .map(|line| Cursor(line.0[CURSOR].load(Ordering::Relaxed)).left())
+            .sum::<u64>();
+        let events = self
+            .places
+            .head
+            .load(Ordering::Relaxed)
+            .saturating_sub(sum(WASTED) + left);
         let kept = events.min(self.entry_count.get());
-        RingStats { events, overwritten: events - kept, lapped: sum(LAPPED), expired: sum(EXPIRED) }
+        RingStats {
+            events,
+            overwritten: events - kept,
+            lapped: sum(LAPPED),
+            expired: sum(EXPIRED),
+        }
     }
 
     /// Empties the entries whose writers died in them; for the one process that opens a ring
@@ -280,7 +361,12 @@ impl<'r> Ring<'r> {
     }
 
     fn count(&self, shard: usize, word: usize) {
-        if let Some(counter) = self.places.shards.get(shard).and_then(|line| line.0.get(word)) {
+        if let Some(counter) = self
+            .places
+            .shards
+            .get(shard)
+            .and_then(|line| line.0.get(word))
+        {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -303,7 +389,11 @@ impl Iterator for Events<'_> {
             let number = self.number;
             self.number = number.wrapping_sub(1) & PLACE_MASK;
             self.left_places -= 1;
-            if let Some(event) = self.ring.entry_of(number).and_then(|entry| read_entry(entry, number)) {
+            if let Some(event) = self
+                .ring
+                .entry_of(number)
+                .and_then(|entry| read_entry(entry, number))
+            {
                 self.left_events -= 1;
                 return Some(event);
             }

@@ -48,13 +48,26 @@ pub enum SectionError {
 impl fmt::Display for SectionError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SectionError::Unaligned => write!(out, "the section does not start at a multiple of 64"),
-            SectionError::TooShort { given_bytes, needed_bytes } => {
-                write!(out, "the section needs {needed_bytes} bytes, but only {given_bytes} are there")
+            SectionError::Unaligned => {
+                write!(out, "the section does not start at a multiple of 64")
+            }
+            SectionError::TooShort {
+                given_bytes,
+                needed_bytes,
+            } => {
+                write!(
+                    out,
+                    "the section needs {needed_bytes} bytes, but only {given_bytes} are there"
+                )
             }
             SectionError::Foreign { what } => write!(out, "no {what}: the magic number is missing"),
-            SectionError::Version { found } => write!(out, "section format {found} is not known to this version"),
-            SectionError::Damaged { field } => write!(out, "damaged section: its {field} contradicts the rest of the header"),
+            SectionError::Version { found } => {
+                write!(out, "section format {found} is not known to this version")
+            }
+            SectionError::Damaged { field } => write!(
+                out,
+                "damaged section: its {field} contradicts the rest of the header"
+            ),
         }
     }
 }
@@ -64,7 +77,10 @@ impl core::error::Error for SectionError {}
 /// The little-endian word at `index` of a byte copy; 0 beyond its end.
 pub(crate) fn word_at(bytes: &[u8], index: usize) -> u64 {
     let start = index.saturating_mul(8);
-    match bytes.get(start..start.saturating_add(8)).and_then(|word| word.try_into().ok()) {
+    match bytes
+        .get(start..start.saturating_add(8))
+        .and_then(|word| word.try_into().ok())
+    {
         Some(word) => u64::from_le_bytes(word),
         None => 0,
     }
@@ -74,7 +90,10 @@ pub(crate) fn word_at(bytes: &[u8], index: usize) -> u64 {
 pub(crate) use real::{lines_at, lines_of};
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "turns memory into references to atomics, once, with checked bounds")]
+#[expect(
+    unsafe_code,
+    reason = "turns memory into references to atomics, once, with checked bounds"
+)]
 mod real {
     use super::{LINE_BYTES, SectionError, WordLine};
     use crate::layout::Line;
@@ -98,7 +117,10 @@ mod real {
     /// # Safety
     /// `base` is valid for reads and writes of `bytes` bytes for `'r` and is accessed only
     /// through atomics meanwhile (also by other processes).
-    pub(crate) unsafe fn lines_at<'r>(base: NonNull<u8>, bytes: usize) -> Result<&'r [WordLine], SectionError> {
+    pub(crate) unsafe fn lines_at<'r>(
+        base: NonNull<u8>,
+        bytes: usize,
+    ) -> Result<&'r [WordLine], SectionError> {
         if !base.addr().get().is_multiple_of(LINE_BYTES) {
             return Err(SectionError::Unaligned);
         }

@@ -53,14 +53,23 @@ impl Slot {
     pub fn claim_free(&self) -> bool {
         // ORDERING: Acquire, partner: `free_owned`, `free_ext` (Release): the last owner's
         // accesses are over before mine begin.
-        self.state.compare_exchange(State::FREE, State::OWNED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.state
+            .compare_exchange(
+                State::FREE,
+                State::OWNED,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_ok()
     }
 
     /// LIVE without references -> OWNED, the start of a retire. `seen` is evictable.
     pub fn claim_evictable(&self, seen: State) -> bool {
         // ORDERING: AcqRel. Acquire, partner: `drop_reference` (Release): what holders did is
         // over. Release, partner: `add_reference` (Acquire) of who finds OWNED.
-        self.state.compare_exchange(seen.0, State::OWNED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.state
+            .compare_exchange(seen.0, State::OWNED, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
     }
 
     /// OWNED, the end of a life: no weak handle of it resolves from here on.
@@ -79,7 +88,10 @@ impl Slot {
     pub fn write_node(&self, data: &NodeData) {
         self.begin_writing();
         self.hash.store(data.hash, Ordering::Relaxed);
-        self.link.store(u64::from(data.windows.0) << 32 | u64::from(data.parent), Ordering::Relaxed);
+        self.link.store(
+            u64::from(data.windows.0) << 32 | u64::from(data.parent),
+            Ordering::Relaxed,
+        );
         self.write_lows(&data.lows);
     }
 
@@ -104,7 +116,8 @@ impl Slot {
     /// OWNED -> LIVE with one reference, the maker's: nobody can retire the node before it is
     /// committed.
     pub fn bear(&self, length: usize, flags: u64) {
-        let delta = State::LIVE + ((length as u64) << State::LENGTH_SHIFT) + flags + State::REF - State::OWNED;
+        let delta = State::LIVE + ((length as u64) << State::LENGTH_SHIFT) + flags + State::REF
+            - State::OWNED;
         // ORDERING: AcqRel. Release, partner: `state_now` (Acquire): the data is written.
         // Acquire keeps the publication that follows behind the birth.
         self.state.fetch_add(delta, Ordering::AcqRel);
@@ -113,7 +126,8 @@ impl Slot {
     /// OWNED -> EXT. The node that names it is not born yet, so nobody looks.
     pub fn bear_ext(&self) {
         // ORDERING: Release, partner: `free_ext` of whoever retires the node.
-        self.state.fetch_add(State::EXT - State::OWNED, Ordering::Release);
+        self.state
+            .fetch_add(State::EXT - State::OWNED, Ordering::Release);
     }
 
     /// EXT -> FREE, by the owner of its retired node.
@@ -132,7 +146,8 @@ impl Slot {
     /// OWNED -> WORN: the slot's generations are used up.
     pub fn wear_out(&self) {
         // ORDERING: Release, partner: `state_now`; nothing follows.
-        self.state.fetch_add(State::WORN - State::OWNED, Ordering::Release);
+        self.state
+            .fetch_add(State::WORN - State::OWNED, Ordering::Release);
     }
 
     /// Adds a reference, whatever is in the slot, and answers what was: the caller looks
@@ -161,13 +176,23 @@ impl Slot {
     #[inline]
     pub fn mark_visited(&self, seen: State) {
         // ORDERING: Relaxed: a hint for the hand, no data hangs on it.
-        let _ = self.state.compare_exchange(seen.0, seen.0 | State::VISITED, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(
+            seen.0,
+            seen.0 | State::VISITED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Takes the second chance away, in one attempt.
     pub fn clear_visited(&self, seen: State) {
         // ORDERING: Relaxed, as for `mark_visited`.
-        let _ = self.state.compare_exchange(seen.0, seen.0 & !State::VISITED, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.state.compare_exchange(
+            seen.0,
+            seen.0 & !State::VISITED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Replaces the lease stamp of a LIVE node, in one attempt.
@@ -175,7 +200,14 @@ impl Slot {
         // ORDERING: AcqRel, partner: `claim_evictable`: both change the same word, so exactly
         // one of "leased" and "retired" happens to this life; the release hands on what the
         // exchange replaced, the acquire is for the generation check that follows.
-        self.state.compare_exchange(seen.0, seen.with_stamp(tick).0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        self.state
+            .compare_exchange(
+                seen.0,
+                seen.with_stamp(tick).0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
     }
 }
 
@@ -204,7 +236,10 @@ mod tests {
         assert!(slot.claim_free());
         slot.add_reference();
         slot.bear(7, State::CUT);
-        assert_eq!((slot.state_now().references(), slot.state_now().length()), (2, 7));
+        assert_eq!(
+            (slot.state_now().references(), slot.state_now().length()),
+            (2, 7)
+        );
         slot.drop_reference();
         assert!(slot.mark_saved() && !slot.mark_saved());
         assert!(!slot.claim_evictable(State(slot.state_now().0 - State::REF)));
@@ -239,7 +274,10 @@ mod tests {
         assert!(!slot.stamp_lease(before, 5));
         assert!(slot.stamp_lease(slot.state_now(), 0x12_3456));
         let after = slot.state_now();
-        assert_eq!((after.stamp(), after.length(), after.references()), (0x12_3456, 10, 1));
+        assert_eq!(
+            (after.stamp(), after.length(), after.references()),
+            (0x12_3456, 10, 1)
+        );
         assert!(after.has(State::WIDE) && after.has(State::LEASED) && !after.has(State::MARK));
     }
 }

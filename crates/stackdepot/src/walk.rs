@@ -34,7 +34,11 @@ impl<'r> Walk<'r> {
             return None;
         }
         let payload = self.region.payload(weak).ok()?;
-        Some(Walked { weak, references: state.references(), payload })
+        Some(Walked {
+            weak,
+            references: state.references(),
+            payload,
+        })
     }
 }
 

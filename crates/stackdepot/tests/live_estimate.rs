@@ -12,7 +12,12 @@
 //! left. With four choices all are full hardly ever below 80 % of the cells, so the mean of many
 //! runs is above 70 %; a single run has no bound of its own, only a likely one.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 use stackdepot::live::{Inserted, LiveBlock, LiveTable, Removed, Sampling, live_bytes};
 use stackdepot::{Line, WeakHandle};
@@ -58,7 +63,10 @@ fn pick(sizes: Sizes, random: &mut Random) -> (usize, u64) {
     let stack = random.below(STACK_COUNT as u64) as usize;
     match sizes {
         Sizes::Fixed => (stack, 24 + 40 * stack as u64),
-        Sizes::HeavyTail => (stack, (16u64 << random.next().trailing_ones().min(16)) + random.below(16)),
+        Sizes::HeavyTail => (
+            stack,
+            (16u64 << random.next().trailing_ones().min(16)) + random.below(16),
+        ),
         Sizes::FewBig if random.below(2000) == 0 => (0, 16_384),
         Sizes::FewBig => (1 + random.below(STACK_COUNT as u64 - 1) as usize, 32),
         Sizes::Uniform => (stack, 64),
@@ -77,7 +85,12 @@ impl Trial<'_> {
     fn allocate(&mut self, stack: usize, size: u64) {
         let address = self.next_address;
         self.next_address += (size + 8).next_multiple_of(16).max(32);
-        let block = LiveBlock { stack: Some(WeakHandle::new(stack as u32 + 1, 0)), size, thread: 1, time: address };
+        let block = LiveBlock {
+            stack: Some(WeakHandle::new(stack as u32 + 1, 0)),
+            size,
+            thread: 1,
+            time: address,
+        };
         assert_ne!(self.table.insert(address, &block), Inserted::Contended);
         self.live.push((address, size, stack));
     }
@@ -85,7 +98,10 @@ impl Trial<'_> {
     fn free(&mut self, index: usize) {
         let (address, size, stack) = self.live.swap_remove(index);
         match self.table.remove(address) {
-            Removed::Block(block) => assert_eq!((block.size, block.stack), (size, Some(WeakHandle::new(stack as u32 + 1, 0)))),
+            Removed::Block(block) => assert_eq!(
+                (block.size, block.stack),
+                (size, Some(WeakHandle::new(stack as u32 + 1, 0)))
+            ),
             Removed::Unsampled => assert!(!self.table.sampling().contains(address, size)),
             Removed::Unknown => panic!("a live block was called unknown"),
         }
@@ -102,10 +118,12 @@ impl Trial<'_> {
         for (address, block) in self.table.blocks() {
             let factor = sampling.factor(address, block.size);
             kept += u64::from(factor != 0);
-            estimate[block.stack.unwrap().slot() as usize - 1] += u128::from(block.size) * u128::from(factor);
+            estimate[block.stack.unwrap().slot() as usize - 1] +=
+                u128::from(block.size) * u128::from(factor);
         }
         let all: u128 = truth.iter().sum();
-        let error = |stack: usize| ((estimate[stack] >> 16) as f64 / truth[stack] as f64 - 1.0).abs();
+        let error =
+            |stack: usize| ((estimate[stack] >> 16) as f64 / truth[stack] as f64 - 1.0).abs();
         let noticeable = (0..STACK_COUNT).filter(|stack| truth[*stack] * 20 > all);
         let worst = noticeable.map(error).fold(0.0, f64::max);
         (worst, kept as f64 / self.table.stats().cell_count as f64)
@@ -121,7 +139,11 @@ fn run(sizes: Sizes, cell_count: usize, block_count: usize, seed: u64) -> [(f64,
     let mut lines = memory(cell_count);
     let mut random = Random(seed);
     let next_address = 0x5555_0000_0000 + (random.next() >> 32) * 16;
-    let mut trial = Trial { table: LiveTable::new(&mut lines).unwrap(), live: Vec::new(), next_address };
+    let mut trial = Trial {
+        table: LiveTable::new(&mut lines).unwrap(),
+        live: Vec::new(),
+        next_address,
+    };
     while trial.live.len() < block_count {
         let (stack, size) = pick(sizes, &mut random);
         trial.allocate(stack, size);
@@ -143,22 +165,48 @@ fn run(sizes: Sizes, cell_count: usize, block_count: usize, seed: u64) -> [(f64,
 
 #[test]
 fn five_million_blocks_in_sixty_thousand_cells_are_estimated_within_ten_percent() {
-    for sizes in [Sizes::Fixed, Sizes::HeavyTail, Sizes::FewBig, Sizes::Uniform] {
+    for sizes in [
+        Sizes::Fixed,
+        Sizes::HeavyTail,
+        Sizes::FewBig,
+        Sizes::Uniform,
+    ] {
         let [filled, churned] = run(sizes, 60_000, 5_000_000, 1);
-        println!("{sizes:?}: worst error {:.2} % filled, {:.2} % after churn; cells in use {:.1} %, {:.1} %", filled.0 * 100.0, churned.0 * 100.0, filled.1 * 100.0, churned.1 * 100.0);
+        println!(
+            "{sizes:?}: worst error {:.2} % filled, {:.2} % after churn; cells in use {:.1} %, {:.1} %",
+            filled.0 * 100.0,
+            churned.0 * 100.0,
+            filled.1 * 100.0,
+            churned.1 * 100.0
+        );
         assert!(filled.0 < 0.1 && churned.0 < 0.1);
-        assert!(filled.1 >= LEAST_USED && churned.1 >= LEAST_USED, "the table is to be used well while sampling");
+        assert!(
+            filled.1 >= LEAST_USED && churned.1 >= LEAST_USED,
+            "the table is to be used well while sampling"
+        );
     }
 }
 
 #[test]
 fn estimates_hold_over_many_seeds() {
-    for sizes in [Sizes::Fixed, Sizes::HeavyTail, Sizes::FewBig, Sizes::Uniform] {
-        let runs: Vec<(f64, f64)> = (0..24).flat_map(|seed| run(sizes, 30_000, 200_000, seed)).collect();
+    for sizes in [
+        Sizes::Fixed,
+        Sizes::HeavyTail,
+        Sizes::FewBig,
+        Sizes::Uniform,
+    ] {
+        let runs: Vec<(f64, f64)> = (0..24)
+            .flat_map(|seed| run(sizes, 30_000, 200_000, seed))
+            .collect();
         let worst = runs.iter().map(|(error, _)| *error).fold(0.0, f64::max);
         let least = runs.iter().map(|(_, used)| *used).fold(1.0, f64::min);
         let mean = runs.iter().map(|(_, used)| *used).sum::<f64>() / runs.len() as f64;
-        println!("{sizes:?}: worst error of 24 seeds {:.2} %; cells in use {:.1} % on average, least {:.1} %", worst * 100.0, mean * 100.0, least * 100.0);
+        println!(
+            "{sizes:?}: worst error of 24 seeds {:.2} %; cells in use {:.1} % on average, least {:.1} %",
+            worst * 100.0,
+            mean * 100.0,
+            least * 100.0
+        );
         assert!(worst < 0.1 && mean >= LEAST_MEAN_USED && least >= LEAST_USED);
     }
 }
@@ -167,7 +215,11 @@ fn estimates_hold_over_many_seeds() {
 fn a_table_that_is_large_enough_estimates_nothing() {
     for seed in 0..8 {
         let mut lines = memory(20_000);
-        let mut trial = Trial { table: LiveTable::new(&mut lines).unwrap(), live: Vec::new(), next_address: 0x7f00_0000_0010 };
+        let mut trial = Trial {
+            table: LiveTable::new(&mut lines).unwrap(),
+            live: Vec::new(),
+            next_address: 0x7f00_0000_0010,
+        };
         let mut random = Random(seed);
         for _ in 0..12_000 {
             let (stack, size) = pick(Sizes::HeavyTail, &mut random);

@@ -17,12 +17,25 @@ struct Shared {
 
 impl Shared {
     fn new(config: RingConfig) -> Arc<Shared> {
-        let depot = Memory::new(1, &Config { lease_ticks: config.lease_ticks(), ..Config::new(4096) });
-        Arc::new(Shared { depot, ring: SectionMemory::new(config.model_line_count()), config })
+        let depot = Memory::new(
+            1,
+            &Config {
+                lease_ticks: config.lease_ticks(),
+                ..Config::new(4096)
+            },
+        );
+        Arc::new(Shared {
+            depot,
+            ring: SectionMemory::new(config.model_line_count()),
+            config,
+        })
     }
 
     fn view(&self) -> (Ring<'_>, Depot<'_>) {
-        (Ring::of_memory(&self.ring, &self.config).unwrap(), Depot::of(&self.depot))
+        (
+            Ring::of_memory(&self.ring, &self.config).unwrap(),
+            Depot::of(&self.depot),
+        )
     }
 }
 
@@ -33,7 +46,10 @@ fn model(preemption_bound: usize, check: impl Fn() + Sync + Send + 'static) {
 }
 
 fn event(number: u64) -> Event {
-    Event { time: number, ..Event::new(EventKind::Alloc, number, number, None) }
+    Event {
+        time: number,
+        ..Event::new(EventKind::Alloc, number, number, None)
+    }
 }
 
 fn is_whole(event: &Event) -> bool {
@@ -50,11 +66,20 @@ fn push(ring: &Ring<'_>, depot: &Depot<'_>) -> Pushed {
 fn writers_a_lap_apart_never_tear_an_entry() {
     model(3, || {
         let shared = Shared::new(RingConfig::new(1));
-        let writers: Vec<_> = (0..2).map(|_| {
-            let shared = shared.clone();
-            thread::spawn(move || { let (ring, depot) = shared.view(); push(&ring, &depot) })
-        }).collect();
-        let written = writers.into_iter().map(|writer| writer.join().unwrap()).filter(|pushed| *pushed == Pushed::Yes).count();
+        let writers: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                thread::spawn(move || {
+                    let (ring, depot) = shared.view();
+                    push(&ring, &depot)
+                })
+            })
+            .collect();
+        let written = writers
+            .into_iter()
+            .map(|writer| writer.join().unwrap())
+            .filter(|pushed| *pushed == Pushed::Yes)
+            .count();
         let (ring, _) = shared.view();
         let found: Vec<Event> = ring.events().collect();
         assert!(found.iter().all(is_whole), "{found:?}");
@@ -70,13 +95,19 @@ fn reader_of_an_entry_that_is_overwritten_sees_it_whole_or_not_at_all() {
         let shared = Shared::new(RingConfig::new(1));
         let writer = {
             let shared = shared.clone();
-            thread::spawn(move || { let (ring, depot) = shared.view(); (push(&ring, &depot), push(&ring, &depot)) })
+            thread::spawn(move || {
+                let (ring, depot) = shared.view();
+                (push(&ring, &depot), push(&ring, &depot))
+            })
         };
         let (ring, _) = shared.view();
         let found: Vec<Event> = ring.events().collect();
         assert!(found.iter().all(is_whole), "{found:?}");
         assert_eq!(writer.join().unwrap(), (Pushed::Yes, Pushed::Yes));
-        assert_eq!(ring.events().map(|event| event.time).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            ring.events().map(|event| event.time).collect::<Vec<_>>(),
+            [2]
+        );
     });
 }
 
@@ -87,11 +118,17 @@ fn late_claim_sees_the_ticks_of_every_earlier_claim_but_the_last_of_each_thread(
         let shared = Shared::new(RingConfig::new(32));
         let other = {
             let shared = shared.clone();
-            thread::spawn(move || { let (ring, depot) = shared.view(); (0..4).for_each(|_| drop(ring.claim(&depot, 0))) })
+            thread::spawn(move || {
+                let (ring, depot) = shared.view();
+                (0..4).for_each(|_| drop(ring.claim(&depot, 0)))
+            })
         };
         let (ring, depot) = shared.view();
         let place = ring.claim(&depot, 0);
-        assert!(u64::from(place.tick().0) + 1 >= place.number() / 2, "{place:?}");
+        assert!(
+            u64::from(place.tick().0) + 1 >= place.number() / 2,
+            "{place:?}"
+        );
         other.join().unwrap();
         assert_eq!(depot.now().0, 2);
     });
@@ -100,10 +137,19 @@ fn late_claim_sees_the_ticks_of_every_earlier_claim_but_the_last_of_each_thread(
 #[test]
 fn threads_of_one_shard_get_different_places_and_count_each_event() {
     model(3, || {
-        let config = RingConfig { event_count: 64, shard_count: 2 };
+        let config = RingConfig {
+            event_count: 64,
+            shard_count: 2,
+        };
         let shared = Shared::new(config);
-        let claims = |shared: &Shared| { let (ring, depot) = shared.view(); [(); 3].map(|()| ring.claim(&depot, 0).number()) };
-        let other = { let shared = shared.clone(); thread::spawn(move || claims(&shared)) };
+        let claims = |shared: &Shared| {
+            let (ring, depot) = shared.view();
+            [(); 3].map(|()| ring.claim(&depot, 0).number())
+        };
+        let other = {
+            let shared = shared.clone();
+            thread::spawn(move || claims(&shared))
+        };
         let mut numbers = claims(&shared).to_vec();
         numbers.extend(other.join().unwrap());
         numbers.sort_unstable();
@@ -120,7 +166,11 @@ fn stack_of_an_event_that_is_still_leased_is_there() {
         let shared = Shared::new(RingConfig::new(1));
         let (ring, depot) = shared.view();
         let leased = depot.save_lease(&[7]).unwrap();
-        let event = Event { from: leased.from, stack: Some(leased.weak), ..event(1) };
+        let event = Event {
+            from: leased.from,
+            stack: Some(leased.weak),
+            ..event(1)
+        };
         let evicter = {
             let shared = shared.clone();
             thread::spawn(move || {
@@ -130,7 +180,10 @@ fn stack_of_an_event_that_is_still_leased_is_there() {
             })
         };
         let found = depot.fetch(leased.weak, &mut [0; 1]);
-        assert!(found.is_ok() || !ring.still_leased(&depot, &event), "evicted while leased");
+        assert!(
+            found.is_ok() || !ring.still_leased(&depot, &event),
+            "evicted while leased"
+        );
         drop(evicter.join().unwrap());
     });
 }

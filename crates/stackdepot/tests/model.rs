@@ -5,11 +5,18 @@
 //! depot may choose (what it evicts) is checked against the holds. Five configurations; the
 //! tiny one is full, evicts, stores wide and wears slots out all the time.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests stop where they fail"
+)]
 
 use std::collections::{HashMap, HashSet};
 
-use stackdepot::{Ancestor, Config, Depot, Handle, HashChoice, Hold, HoldError, Line, SaveError, Tick, WeakHandle};
+use stackdepot::{
+    Ancestor, Config, Depot, Handle, HashChoice, Hold, HoldError, Line, SaveError, Tick, WeakHandle,
+};
 
 /// SplitMix64: the tests repeat exactly.
 struct Random(u64);
@@ -59,7 +66,10 @@ struct Twin<'r> {
 impl Twin<'_> {
     fn is_held(&self, record: &Record) -> bool {
         let now = self.depot.now();
-        record.references > 0 || record.lease.is_some_and(|from| !from.is_over(now, self.config.lease_ticks))
+        record.references > 0
+            || record
+                .lease
+                .is_some_and(|from| !from.is_over(now, self.config.lease_ticks))
     }
 
     /// Stacks that share outer frames, in a few windows; sometimes words that are no addresses.
@@ -74,14 +84,28 @@ impl Twin<'_> {
         if self.random.below(12) == 0 {
             let seed = self.random.below(variety) as u64;
             let mut words = Random(seed);
-            return (0..depth.min(24)).map(|index| if index % 7 == 3 { [0, u64::MAX][index & 1] } else { words.next() }).collect();
+            return (0..depth.min(24))
+                .map(|index| {
+                    if index % 7 == 3 {
+                        [0, u64::MAX][index & 1]
+                    } else {
+                        words.next()
+                    }
+                })
+                .collect();
         }
         let mut frames = Vec::new();
         let mut node = 0u64;
         for level in 0..depth {
             let branches = if level % 5 == 4 { variety.min(4) } else { 1 };
-            node = node.wrapping_mul(31).wrapping_add(self.random.below(branches) as u64 + level as u64);
-            let window = if node.is_multiple_of(3) { 0x5555 } else { 0x7fff };
+            node = node
+                .wrapping_mul(31)
+                .wrapping_add(self.random.below(branches) as u64 + level as u64);
+            let window = if node.is_multiple_of(3) {
+                0x5555
+            } else {
+                0x7fff
+            };
             frames.push(window << 32 | (node.wrapping_mul(0x9e37_79b1) & 0xffff_fffc));
         }
         frames.reverse();
@@ -90,19 +114,29 @@ impl Twin<'_> {
 
     fn kept_of(&self, frames: &[u64]) -> Kept {
         let most = self.config.max_frames as usize;
-        Kept { frames: frames[..frames.len().min(most)].to_vec(), is_cut: frames.len() > most }
+        Kept {
+            frames: frames[..frames.len().min(most)].to_vec(),
+            is_cut: frames.len() > most,
+        }
     }
 
     fn fetch(&self, weak: WeakHandle) -> Option<Kept> {
         let mut frames = [0xdead; 2048];
         let fetched = self.depot.fetch(weak, &mut frames).ok()?;
-        Some(Kept { frames: frames[..fetched.frame_count].to_vec(), is_cut: fetched.is_cut })
+        Some(Kept {
+            frames: frames[..fetched.frame_count].to_vec(),
+            is_cut: fetched.is_cut,
+        })
     }
 
     /// Nodes that held stacks need at least, wide runs counted as two.
     fn slots_needed(&self, more: &Kept) -> usize {
         let mut nodes: HashSet<(bool, Vec<u64>)> = HashSet::new();
-        let held = self.records.values().filter(|record| self.is_held(record)).map(|record| &record.kept);
+        let held = self
+            .records
+            .values()
+            .filter(|record| self.is_held(record))
+            .map(|record| &record.kept);
         for kept in held.chain([more]) {
             let mut end = kept.frames.len();
             loop {
@@ -115,18 +149,33 @@ impl Twin<'_> {
             }
         }
         let is_wide = |frames: &Vec<u64>| {
-            let run = if frames.len().is_multiple_of(10) { 10 } else { frames.len() % 10 };
+            let run = if frames.len().is_multiple_of(10) {
+                10
+            } else {
+                frames.len() % 10
+            };
             let highs: HashSet<u64> = frames[..run].iter().map(|frame| frame >> 32).collect();
-            highs.iter().filter(|high| ![0x5555, 0x7fff].contains(high)).count() > 0
+            highs
+                .iter()
+                .filter(|high| ![0x5555, 0x7fff].contains(high))
+                .count()
+                > 0
         };
-        nodes.iter().map(|(_, frames)| 1 + usize::from(is_wide(frames))).sum()
+        nodes
+            .iter()
+            .map(|(_, frames)| 1 + usize::from(is_wide(frames)))
+            .sum()
     }
 
     fn save(&mut self, variety: usize) {
         let frames = self.random_stack(variety);
         let kept = self.kept_of(&frames);
         self.cut_saves += u64::from(kept.is_cut);
-        let stored = self.newest.get(&kept).copied().filter(|weak| self.fetch(*weak).is_some());
+        let stored = self
+            .newest
+            .get(&kept)
+            .copied()
+            .filter(|weak| self.fetch(*weak).is_some());
         let (mut handle, mut from) = (None, None);
         let mode = self.random.below(4);
         let answer = match (mode, self.config.references, self.config.lease_ticks > 0) {
@@ -148,13 +197,19 @@ impl Twin<'_> {
         match answer {
             Ok(weak) => self.note_saved(weak, kept, stored, handle, from),
             Err(error) => {
-                assert!(matches!(error, SaveError::Full | SaveError::Crowded), "{error:?}");
+                assert!(
+                    matches!(error, SaveError::Full | SaveError::Crowded),
+                    "{error:?}"
+                );
                 assert_eq!(stored, None, "a stored stack was refused");
                 let stats = self.depot.stats();
                 if error == SaveError::Full {
                     self.answered_full += 1;
                     let needed = self.slots_needed(&kept) as u64;
-                    assert!(needed + stats.worn_slots > stats.slot_count, "full with {needed} of {stats:?}");
+                    assert!(
+                        needed + stats.worn_slots > stats.slot_count,
+                        "full with {needed} of {stats:?}"
+                    );
                 }
             }
         }
@@ -162,21 +217,46 @@ impl Twin<'_> {
 
     /// As an unwinder would: from the deepest token above which the last stack is unchanged.
     fn save_onto(&mut self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
-        let same = self.last.iter().rev().zip(frames.iter().rev()).take_while(|(old, new)| old == new).count();
-        let ancestor = (same / 10).checked_sub(1).and_then(|level| self.trail[level]);
+        let same = self
+            .last
+            .iter()
+            .rev()
+            .zip(frames.iter().rev())
+            .take_while(|(old, new)| old == new)
+            .count();
+        let ancestor = (same / 10)
+            .checked_sub(1)
+            .and_then(|level| self.trail[level]);
         if let Some(ancestor) = ancestor {
             assert!(ancestor.depth() <= same);
         }
         self.last = frames.to_vec();
-        self.depot.save_onto(ancestor.as_ref(), frames, Hold::None, &mut self.trail).map(|leased| leased.weak)
+        self.depot
+            .save_onto(ancestor.as_ref(), frames, Hold::None, &mut self.trail)
+            .map(|leased| leased.weak)
     }
 
-    fn note_saved(&mut self, weak: WeakHandle, kept: Kept, stored: Option<WeakHandle>, handle: Option<Handle>, from: Option<Tick>) {
+    fn note_saved(
+        &mut self,
+        weak: WeakHandle,
+        kept: Kept,
+        stored: Option<WeakHandle>,
+        handle: Option<Handle>,
+        from: Option<Tick>,
+    ) {
         if let Some(stored) = stored {
             assert_eq!(stored, weak, "a stored stack got another handle");
         }
-        assert!(self.fetch(weak).as_ref() == Some(&kept), "a stack just saved reads otherwise");
-        let record = self.records.entry(weak).or_insert_with(|| Record { kept: kept.clone(), references: 0, lease: None, payload: [0; 4] });
+        assert!(
+            self.fetch(weak).as_ref() == Some(&kept),
+            "a stack just saved reads otherwise"
+        );
+        let record = self.records.entry(weak).or_insert_with(|| Record {
+            kept: kept.clone(),
+            references: 0,
+            lease: None,
+            payload: [0; 4],
+        });
         assert!(record.kept == kept, "a weak handle was given to two stacks");
         self.newest.insert(kept, weak);
         if let Some(from) = from {
@@ -248,7 +328,10 @@ impl Twin<'_> {
         let mut walked = HashMap::new();
         let mut sums = self.depot.stats().evicted_payload;
         for stack in self.depot.walk() {
-            assert!(walked.insert(stack.weak, stack.references).is_none(), "walked twice");
+            assert!(
+                walked.insert(stack.weak, stack.references).is_none(),
+                "walked twice"
+            );
             assert_eq!(stack.payload, self.records[&stack.weak].payload);
             for (sum, word) in sums.iter_mut().zip(stack.payload) {
                 *sum += word;
@@ -265,11 +348,20 @@ impl Twin<'_> {
         }
         let stats = self.depot.stats();
         assert_eq!(stats.new_stacks - stats.evicted_stacks, walked.len() as u64);
-        assert_eq!((stats.contended, stats.saturated, stats.stale_puts, stats.undone_nodes), (0, 0, 0, 0));
+        assert_eq!(
+            (
+                stats.contended,
+                stats.saturated,
+                stats.stale_puts,
+                stats.undone_nodes
+            ),
+            (0, 0, 0, 0)
+        );
         assert_eq!(stats.full, self.answered_full);
         assert_eq!(stats.truncated, self.cut_saves);
         // Forget some of what is gone, so that the twin stays small.
-        self.records.retain(|weak, _| walked.contains_key(weak) || weak.to_bits() % 3 == 0);
+        self.records
+            .retain(|weak, _| walked.contains_key(weak) || weak.to_bits() % 3 == 0);
         self.newest.retain(|_, weak| walked.contains_key(weak));
     }
 
@@ -285,11 +377,19 @@ impl Twin<'_> {
         for index in 0..stats.slot_count * 3 {
             stored += u64::from(self.depot.save(&[0x7fff_0000_0000 + index]).is_ok());
         }
-        assert!(stored == stats.slot_count * 3 || self.depot.stats().worn_slots > 0, "{stored} of {stats:?}");
+        assert!(
+            stored == stats.slot_count * 3 || self.depot.stats().worn_slots > 0,
+            "{stored} of {stats:?}"
+        );
     }
 }
 
-fn run(config: Config, rounds: usize, variety: usize, hold_one_in: usize) -> (stackdepot::Stats, u64) {
+fn run(
+    config: Config,
+    rounds: usize,
+    variety: usize,
+    hold_one_in: usize,
+) -> (stackdepot::Stats, u64) {
     let mut memory = vec![Line::ZERO; config.region_bytes.div_ceil(64)];
     let depot = Depot::new(&mut memory, &config).unwrap();
     let mut twin = Twin {
@@ -326,7 +426,12 @@ fn run(config: Config, rounds: usize, variety: usize, hold_one_in: usize) -> (st
 
 #[test]
 fn a_roomy_depot_with_everything_on_agrees_with_the_twin() {
-    let config = Config { references: true, lease_ticks: 5, payload_words: 4, ..Config::new(1 << 20) };
+    let config = Config {
+        references: true,
+        lease_ticks: 5,
+        payload_words: 4,
+        ..Config::new(1 << 20)
+    };
     let (stats, full) = run(config, 40_000, 4, 10);
     assert!(full == 0 && stats.new_stacks > 2000, "{stats:?}");
 }
@@ -339,7 +444,12 @@ fn a_small_cache_without_holds_evicts_and_never_refuses() {
 
 #[test]
 fn a_small_depot_with_leases_only_agrees_with_the_twin() {
-    let config = Config { lease_ticks: 3, payload_words: 1, first_tick: Tick::MASK - 100, ..Config::new(24 << 10) };
+    let config = Config {
+        lease_ticks: 3,
+        payload_words: 1,
+        first_tick: Tick::MASK - 100,
+        ..Config::new(24 << 10)
+    };
     let (stats, _) = run(config, 60_000, 3, 10);
     assert!(stats.evicted_stacks > 1000, "{stats:?}");
 }
@@ -348,14 +458,30 @@ fn a_small_depot_with_leases_only_agrees_with_the_twin() {
 fn a_tiny_depot_is_full_and_wide_all_the_time_and_agrees_with_the_twin() {
     let first_tick = Tick::MASK - 5;
     let hash = HashChoice::Portable;
-    let config = Config { references: true, lease_ticks: 2, payload_words: 2, first_tick, hash, ..Config::new(3 << 10) };
+    let config = Config {
+        references: true,
+        lease_ticks: 2,
+        payload_words: 2,
+        first_tick,
+        hash,
+        ..Config::new(3 << 10)
+    };
     let (stats, full) = run(config, 60_000, 2, 9);
-    assert!(full > 1000 && stats.evicted_stacks > 1000 && stats.wide_nodes > 1000, "{stats:?}");
+    assert!(
+        full > 1000 && stats.evicted_stacks > 1000 && stats.wide_nodes > 1000,
+        "{stats:?}"
+    );
 }
 
 #[test]
 fn a_depot_whose_generations_run_out_wears_its_slots_out_and_never_repeats_a_name() {
-    let config = Config { references: true, generation_limit: 64, max_frames: 15, hash: HashChoice::Portable, ..Config::new(4 << 10) };
+    let config = Config {
+        references: true,
+        generation_limit: 64,
+        max_frames: 15,
+        hash: HashChoice::Portable,
+        ..Config::new(4 << 10)
+    };
     let (stats, _) = run(config, 30_000, 4, 12);
     assert!(stats.worn_slots > 0 && stats.truncated > 1000, "{stats:?}");
 }

@@ -4,29 +4,52 @@
 //! open that. Whatever the bytes are: no crash, no hang, and afterwards a depot that works.
 #![cfg(not(loom))]
 #![allow(unsafe_code, reason = "reopens memory that the test owns")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests stop where they fail"
+)]
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
 use stackdepot::image::{HeaderImage, SlotImage};
-use stackdepot::{AttachError, Config, Depot, HEADER_BYTES, HashChoice, Line, Recovered, WeakHandle};
+use stackdepot::{
+    AttachError, Config, Depot, HEADER_BYTES, HashChoice, Line, Recovered, WeakHandle,
+};
 
 const LINES: usize = 512;
 
 fn config() -> Config {
-    Config { references: true, lease_ticks: 3, payload_words: 2, ..Config::new(LINES * 64) }
+    Config {
+        references: true,
+        lease_ticks: 3,
+        payload_words: 2,
+        ..Config::new(LINES * 64)
+    }
 }
 
 fn frames_of(number: u64) -> Vec<u64> {
     let depth = 1 + number % 37;
     let wide = number.is_multiple_of(7);
-    let word = |level: u64| if wide { level.wrapping_mul(0x9e37_79b9_7f4a_7c15) } else { 0x7f00_0000_0000 + level * 64 };
-    (0..depth).map(|level| word((depth - level) << 8 | if level < 5 { number } else { number % 3 })).collect()
+    let word = |level: u64| {
+        if wide {
+            level.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        } else {
+            0x7f00_0000_0000 + level * 64
+        }
+    };
+    (0..depth)
+        .map(|level| word((depth - level) << 8 | if level < 5 { number } else { number % 3 }))
+        .collect()
 }
 
 /// Opens the memory as a later process would.
-fn reopen<'r>(memory: &'r mut [Line], holds: &[WeakHandle]) -> Result<(Depot<'r>, Recovered), AttachError> {
+fn reopen<'r>(
+    memory: &'r mut [Line],
+    holds: &[WeakHandle],
+) -> Result<(Depot<'r>, Recovered), AttachError> {
     let bytes = size_of_val(memory);
     // SAFETY: the buffer is valid, aligned and exclusively borrowed for 'r.
     unsafe { Depot::reopen(NonNull::from(memory).cast(), bytes, holds.iter().copied()) }
@@ -71,26 +94,51 @@ fn check_usable(depot: &Depot<'_>) {
 fn a_sound_region_keeps_every_stack_and_exactly_the_holds_that_live_on() {
     let mut memory = vec![Line::ZERO; LINES];
     let saved = filled(&mut memory);
-    let held: Vec<WeakHandle> = saved.iter().filter(|(_, (_, held))| *held).map(|(weak, _)| *weak).collect();
+    let held: Vec<WeakHandle> = saved
+        .iter()
+        .filter(|(_, (_, held))| *held)
+        .map(|(weak, _)| *weak)
+        .collect();
     let (kept, dropped) = held.split_at(held.len() / 2);
     let gone = WeakHandle::new(1, 9999);
     let holds: Vec<WeakHandle> = kept.iter().copied().chain([gone]).collect();
     let (depot, recovered) = reopen(&mut memory, &holds).unwrap();
-    assert_eq!((recovered.dropped_entries, recovered.freed_slots, recovered.was_dirty), (0, 0, false));
-    assert_eq!((recovered.restored_holds, recovered.dropped_holds), (kept.len() as u64, 1));
+    assert_eq!(
+        (
+            recovered.dropped_entries,
+            recovered.freed_slots,
+            recovered.was_dirty
+        ),
+        (0, 0, false)
+    );
+    assert_eq!(
+        (recovered.restored_holds, recovered.dropped_holds),
+        (kept.len() as u64, 1)
+    );
     for (weak, (number, _)) in &saved {
         assert_eq!(fetched(&depot, *weak), Some(frames_of(*number)));
-        assert_eq!(depot.save(&frames_of(*number)), Ok(*weak), "a kept stack was stored again");
+        assert_eq!(
+            depot.save(&frames_of(*number)),
+            Ok(*weak),
+            "a kept stack was stored again"
+        );
     }
     depot.advance(10);
     check_usable(&depot);
     for weak in kept {
-        assert_eq!(fetched(&depot, *weak), Some(frames_of(saved[weak].0)), "a restored hold did not hold");
+        assert_eq!(
+            fetched(&depot, *weak),
+            Some(frames_of(saved[weak].0)),
+            "a restored hold did not hold"
+        );
         depot.put(depot.handle_of(*weak));
     }
     check_usable(&depot);
     assert_eq!(depot.stats().stale_puts, 0);
-    assert!(dropped.iter().any(|weak| fetched(&depot, *weak).is_none()), "a dead hold still holds");
+    assert!(
+        dropped.iter().any(|weak| fetched(&depot, *weak).is_none()),
+        "a dead hold still holds"
+    );
 }
 
 #[test]
@@ -111,7 +159,9 @@ fn foreign_bytes_read_as_the_depot_reads_itself() {
         while current != 0 {
             let node = slot(current);
             let mut run = [0; 10];
-            let length = node.decode(&header, node.ext_slot().map(slot).as_ref(), &mut run).unwrap();
+            let length = node
+                .decode(&header, node.ext_slot().map(slot).as_ref(), &mut run)
+                .unwrap();
             frames.extend(&run[..length]);
             current = node.parent;
         }
@@ -129,16 +179,24 @@ fn a_region_opens_for_writing_where_its_hash_is_known_and_reads_anywhere() {
         let depot = Depot::new(&mut memory, &Config { hash, ..config() }).unwrap();
         let weak = depot.save(&frames_of(33)).unwrap();
         let (again, _) = reopen(&mut memory, &[]).unwrap();
-        assert_eq!(again.save(&frames_of(33)), Ok(weak), "filed by another hash");
+        assert_eq!(
+            again.save(&frames_of(33)),
+            Ok(weak),
+            "filed by another hash"
+        );
 
         // SAFETY: the buffer is the test's own, and any bytes are lines.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
         assert!(hash == HashChoice::Fastest || bytes[HASH_KIND_OFFSET] == 1);
         for (kind, reads) in [(0, false), (1, true), (2, true), (3, false)] {
             bytes[HASH_KIND_OFFSET] = kind;
             assert_eq!(HeaderImage::parse(bytes).is_ok(), reads, "kind {kind}");
         }
-        assert_eq!(reopen(&mut memory, &[]).err(), Some(AttachError::HashKind { found: 3 }));
+        assert_eq!(
+            reopen(&mut memory, &[]).err(),
+            Some(AttachError::HashKind { found: 3 })
+        );
     }
 }
 
@@ -149,18 +207,29 @@ fn damaged_regions_end_in_an_error_or_in_a_depot_that_works() {
     let holds: Vec<WeakHandle> = saved.keys().copied().collect();
     let mut random = 7u64;
     let mut next = || {
-        random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        random = random
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
         (random >> 33) as usize
     };
     let (mut opened, mut refused) = (0, 0);
     for round in 0..2000 {
         let mut memory = sound.clone();
         // SAFETY: lines are plain bytes without padding; no depot is open.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
-        let range = if round % 4 == 0 { 0..64 } else { HEADER_BYTES..bytes.len() };
+        let bytes =
+            unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
+        let range = if round % 4 == 0 {
+            0..64
+        } else {
+            HEADER_BYTES..bytes.len()
+        };
         for _ in 0..1 + next() % 40 {
             let at = range.start + next() % range.len();
-            bytes[at] = if next() % 2 == 0 { next() as u8 } else { bytes[next() % (LINES * 64)] };
+            bytes[at] = if next() % 2 == 0 {
+                next() as u8
+            } else {
+                bytes[next() % (LINES * 64)]
+            };
         }
         match reopen(&mut memory, &holds) {
             Err(_) => refused += 1,
@@ -172,7 +241,10 @@ fn damaged_regions_end_in_an_error_or_in_a_depot_that_works() {
             }
         }
     }
-    assert!(opened > 1000 && refused > 10, "{opened} opened, {refused} refused");
+    assert!(
+        opened > 1000 && refused > 10,
+        "{opened} opened, {refused} refused"
+    );
 }
 
 #[test]
@@ -187,15 +259,20 @@ fn a_region_cut_short_at_any_point_of_its_use_recovers_without_a_leak() {
         let mut memory = sound.clone();
         let line = slots_offset / 64 + wound;
         // SAFETY: lines are plain bytes without padding; no depot is open.
-        let words = unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u64>(), LINES * 8) };
+        let words =
+            unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u64>(), LINES * 8) };
         match wound % 3 {
             0 => words[line * 8] = 1,
             1 => words[line * 8] += 5 << 36,
-            _ => words[HEADER_BYTES / 8 + wound] |= u64::from(words[HEADER_BYTES / 8 + wound] != 0) << 32,
+            _ => {
+                words[HEADER_BYTES / 8 + wound] |=
+                    u64::from(words[HEADER_BYTES / 8 + wound] != 0) << 32
+            }
         }
         let (depot, _) = reopen(&mut memory, &[]).unwrap();
         depot.advance(10);
-        let held = (0..u64::from(slot_count)).filter(|index| depot.save_acquire(&[0x7f00_0000_0000 + index]).is_ok());
+        let held = (0..u64::from(slot_count))
+            .filter(|index| depot.save_acquire(&[0x7f00_0000_0000 + index]).is_ok());
         assert_eq!(held.count() as u32, slot_count, "a slot leaked");
     }
 }

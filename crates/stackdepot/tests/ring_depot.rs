@@ -1,7 +1,12 @@
 //! The ring and the live table over a real, small depot: every event among the newest N has its
 //! stack, for ever, though the depot evicts all the time; and every reference comes back.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test"
+)]
 
 use stackdepot::live::{Inserted, LiveBlock, LiveTable, Removed, live_bytes};
 use stackdepot::ring::{Event, EventKind, Pushed, Ring, RingConfig, ring_bytes};
@@ -34,7 +39,11 @@ fn lines(bytes: usize) -> Vec<Line> {
 }
 
 fn depot_config(bytes: usize, ring: &RingConfig) -> Config {
-    Config { lease_ticks: ring.lease_ticks(), references: true, ..Config::new(bytes) }
+    Config {
+        lease_ticks: ring.lease_ticks(),
+        references: true,
+        ..Config::new(bytes)
+    }
 }
 
 /// How many events are in the ring; each must have exactly its stack.
@@ -49,14 +58,23 @@ fn check(ring: &Ring<'_>, depot: &Depot<'_>) -> usize {
 }
 
 fn event(address: u64, stack: Option<WeakHandle>) -> Event {
-    Event { time: address, ..Event::new(EventKind::Alloc, address, 1, stack) }
+    Event {
+        time: address,
+        ..Event::new(EventKind::Alloc, address, 1, stack)
+    }
 }
 
 #[test]
 fn newest_events_always_have_their_stacks_while_the_depot_evicts() {
     for (event_count, shard_count) in [(64, 1), (250, 1), (512, 1), (1024, 4)] {
-        let config = RingConfig { event_count, shard_count };
-        let (mut ring_lines, mut depot_lines) = (lines(ring_bytes(&config).unwrap()), lines(event_count as usize * 130 + 8192));
+        let config = RingConfig {
+            event_count,
+            shard_count,
+        };
+        let (mut ring_lines, mut depot_lines) = (
+            lines(ring_bytes(&config).unwrap()),
+            lines(event_count as usize * 130 + 8192),
+        );
         let ring = Ring::new(&mut ring_lines, &config).unwrap();
         let depot_bytes = size_of_val(&depot_lines[..]);
         let depot = Depot::new(&mut depot_lines, &depot_config(depot_bytes, &config)).unwrap();
@@ -65,21 +83,33 @@ fn newest_events_always_have_their_stacks_while_the_depot_evicts() {
             let number = random.below(20 * u64::from(event_count));
             let place = ring.claim(&depot, pushed % 4);
             let saved = depot.save_lease(&frames_of(number)).unwrap();
-            assert_eq!(ring.fill(place, &event(number, Some(saved.weak))), Pushed::Yes);
+            assert_eq!(
+                ring.fill(place, &event(number, Some(saved.weak))),
+                Pushed::Yes
+            );
             if pushed % 61 == 0 {
                 let found = check(&ring, &depot);
                 let expected = pushed.min(event_count as usize);
-                assert!(if shard_count == 1 { found == expected } else { found * 100 >= expected * 99 });
+                assert!(if shard_count == 1 {
+                    found == expected
+                } else {
+                    found * 100 >= expected * 99
+                });
             }
         }
-        assert!(depot.stats().evicted_stacks > 1000 && depot.stats().full == 0, "{:?}", depot.stats());
+        assert!(
+            depot.stats().evicted_stacks > 1000 && depot.stats().full == 0,
+            "{:?}",
+            depot.stats()
+        );
     }
 }
 
 #[test]
 fn two_threads_pause_at_any_time_and_find_their_stacks() {
     let config = RingConfig::new(512);
-    let (mut ring_lines, mut depot_lines) = (lines(ring_bytes(&config).unwrap()), lines(256 * 1024));
+    let (mut ring_lines, mut depot_lines) =
+        (lines(ring_bytes(&config).unwrap()), lines(256 * 1024));
     let ring = Ring::new(&mut ring_lines, &config).unwrap();
     let depot = Depot::new(&mut depot_lines, &depot_config(256 * 1024, &config)).unwrap();
     let pause = Barrier::new(2);
@@ -104,7 +134,11 @@ fn two_threads_pause_at_any_time_and_find_their_stacks() {
             });
         }
     });
-    assert!(depot.stats().evicted_stacks > 1000 && depot.stats().full == 0, "{:?}", depot.stats());
+    assert!(
+        depot.stats().evicted_stacks > 1000 && depot.stats().full == 0,
+        "{:?}",
+        depot.stats()
+    );
 }
 
 #[test]
@@ -115,18 +149,51 @@ fn push_renews_what_was_saved_before_and_says_what_it_lost() {
     let depot = Depot::new(&mut depot_lines, &depot_config(32 * 1024, &config)).unwrap();
     let push = |number: u64| {
         let saved = depot.save_lease(&frames_of(number)).unwrap();
-        ring.push(&depot, 0, &Event { from: saved.from, ..event(number, Some(saved.weak)) })
+        ring.push(
+            &depot,
+            0,
+            &Event {
+                from: saved.from,
+                ..event(number, Some(saved.weak))
+            },
+        )
     };
     let early = depot.save_lease(&frames_of(1)).unwrap();
     (100..140).for_each(|number| assert_eq!(push(number), Pushed::Yes));
     // Saved 40 events ago and still leased: the push makes it last as long as the event.
-    assert_eq!(ring.push(&depot, 0, &Event { from: early.from, ..event(1, Some(early.weak)) }), Pushed::Yes);
+    assert_eq!(
+        ring.push(
+            &depot,
+            0,
+            &Event {
+                from: early.from,
+                ..event(1, Some(early.weak))
+            }
+        ),
+        Pushed::Yes
+    );
     (200..263).for_each(|number| assert_eq!(push(number), Pushed::Yes));
-    assert_eq!((check(&ring, &depot), ring.events().last().unwrap().address), (64, 1));
+    assert_eq!(
+        (check(&ring, &depot), ring.events().last().unwrap().address),
+        (64, 1)
+    );
     // Saved many laps ago, evicted meanwhile.
     (1000..9000).for_each(|number| assert_eq!(push(number), Pushed::Yes));
-    assert_eq!(ring.push(&depot, 0, &Event { from: early.from, ..event(1, Some(early.weak)) }), Pushed::Expired);
-    assert_eq!((ring.events().next().unwrap().stack, ring.stats().expired), (None, 1));
+    assert_eq!(
+        ring.push(
+            &depot,
+            0,
+            &Event {
+                from: early.from,
+                ..event(1, Some(early.weak))
+            }
+        ),
+        Pushed::Expired
+    );
+    assert_eq!(
+        (ring.events().next().unwrap().stack, ring.stats().expired),
+        (None, 1)
+    );
     assert_eq!(ring.stats().events, 40 + 1 + 63 + 8000 + 1);
 }
 
@@ -134,13 +201,25 @@ fn push_renews_what_was_saved_before_and_says_what_it_lost() {
 fn references_of_live_blocks_hold_their_stacks_and_all_come_back() {
     let (mut live_lines, mut depot_lines) = (lines(live_bytes(500).unwrap()), lines(96 * 1024));
     let table = LiveTable::new(&mut live_lines).unwrap();
-    let depot = Depot::new(&mut depot_lines, &Config { references: true, ..Config::new(96 * 1024) }).unwrap();
+    let depot = Depot::new(
+        &mut depot_lines,
+        &Config {
+            references: true,
+            ..Config::new(96 * 1024)
+        },
+    )
+    .unwrap();
     let put = |block: LiveBlock| depot.put(depot.handle_of(block.stack.unwrap()));
     let mut random = Random(5);
     let mut live: Vec<u64> = vec![];
     for number in 0..40_000u64 {
         let held = depot.save_acquire(&frames_of(number % 3000)).unwrap();
-        let block = LiveBlock { stack: Some(held.weak), size: 16 + number % 100, thread: 1, time: number };
+        let block = LiveBlock {
+            stack: Some(held.weak),
+            size: 16 + number % 100,
+            thread: 1,
+            time: number,
+        };
         let address = 0x1000 + number * 48;
         let inserted = table.insert(address, &block);
         inserted.released().into_iter().for_each(put);
@@ -151,18 +230,29 @@ fn references_of_live_blocks_hold_their_stacks_and_all_come_back() {
         live.push(address);
         while live.len() > 2000 {
             let at = random.below(live.len() as u64) as usize;
-            if let Removed::Block(block) = table.remove(live.swap_remove(at)) { put(block) }
+            if let Removed::Block(block) = table.remove(live.swap_remove(at)) {
+                put(block)
+            }
         }
         if number % 1000 == 0 {
             check_live(&table, &depot);
         }
     }
-    assert!(table.sampling().is_sampling() && depot.stats().evicted_stacks > 1000, "{:?}", depot.stats());
+    assert!(
+        table.sampling().is_sampling() && depot.stats().evicted_stacks > 1000,
+        "{:?}",
+        depot.stats()
+    );
     for address in live {
-        if let Removed::Block(block) = table.remove(address) { put(block) }
+        if let Removed::Block(block) = table.remove(address) {
+            put(block)
+        }
     }
     assert_eq!(table.blocks().count(), 0);
-    assert!(depot.walk().all(|stack| stack.references == 0), "every reference was given back");
+    assert!(
+        depot.walk().all(|stack| stack.references == 0),
+        "every reference was given back"
+    );
 }
 
 /// Each stored block's stack is there.

@@ -41,17 +41,36 @@ enum Step {
     /// Exchanges the chosen cell from empty.
     Publish(u8),
     /// Looks at the `next` cell; its own is `mine`.
-    Look { mine: u8, next: u8 },
+    Look {
+        mine: u8,
+        next: u8,
+    },
     /// Saw this tentative entry, and exchanges it for what the protocol says.
-    Decide { mine: u8, next: u8, seen: u8 },
+    Decide {
+        mine: u8,
+        next: u8,
+        seen: u8,
+    },
     /// Saw a committed entry, and adds a reference.
-    Acquire { mine: u8, next: u8, seen: u8 },
+    Acquire {
+        mine: u8,
+        next: u8,
+        seen: u8,
+    },
     /// Exchanges its own entry for a committed one.
-    Commit { mine: u8 },
+    Commit {
+        mine: u8,
+    },
     /// Exchanges its own entry for empty: it adopted that slot's node.
-    Withdraw { mine: u8, slot: u8 },
+    Withdraw {
+        mine: u8,
+        slot: u8,
+    },
     /// Withdraws first, then helps (the mutant).
-    Help { next: u8, seen: u8 },
+    Help {
+        next: u8,
+        seen: u8,
+    },
     /// Drops its reference on a node, at any time.
     Holding(u8),
     Done,
@@ -96,7 +115,11 @@ struct Model {
 impl World {
     fn new(model: Model) -> World {
         let inserter = |index| Inserter {
-            step: if index < model.inserter_count { Step::Choose } else { Step::Done },
+            step: if index < model.inserter_count {
+                Step::Choose
+            } else {
+                Step::Done
+            },
             rounds: model.rounds,
         };
         World {
@@ -139,7 +162,9 @@ impl World {
                 worlds.push(world);
             }
             let entry = Cell::Committed(slot as u8);
-            if let (Node::Dead, Some(cell)) = (node, self.cells.iter().position(|cell| *cell == entry)) {
+            if let (Node::Dead, Some(cell)) =
+                (node, self.cells.iter().position(|cell| *cell == entry))
+            {
                 let mut world = self.clone();
                 world.cells[cell] = Cell::Empty;
                 worlds.push(world);
@@ -153,7 +178,9 @@ impl World {
             Step::Choose => self.choose(who, worlds),
             Step::Publish(cell) => worlds.push(self.publish(who, cell, model)),
             Step::Look { mine, next } => worlds.push(self.look(who, mine, next, model)),
-            Step::Decide { mine, next, seen } => worlds.push(self.decide(who, mine, next, seen, model)),
+            Step::Decide { mine, next, seen } => {
+                worlds.push(self.decide(who, mine, next, seen, model))
+            }
             Step::Acquire { mine, next, seen } => worlds.push(self.acquire(who, mine, next, seen)),
             Step::Commit { mine } => worlds.push(self.commit(who, mine)),
             Step::Withdraw { mine, slot } => worlds.push(self.withdraw(who, mine, slot)),
@@ -184,7 +211,14 @@ impl World {
         if self.cells[cell as usize] != Cell::Empty {
             return self.with(who, Step::Choose);
         }
-        let next = if model.rule == Rule::NoScan { Step::Commit { mine: cell } } else { Step::Look { mine: cell, next: 0 } };
+        let next = if model.rule == Rule::NoScan {
+            Step::Commit { mine: cell }
+        } else {
+            Step::Look {
+                mine: cell,
+                next: 0,
+            }
+        };
         let mut world = self.with(who, next);
         world.cells[cell as usize] = Cell::Tentative(who as u8);
         world
@@ -194,7 +228,10 @@ impl World {
         if next as usize == model.cell_count {
             return self.with(who, Step::Commit { mine });
         }
-        let passed = Step::Look { mine, next: next + 1 };
+        let passed = Step::Look {
+            mine,
+            next: next + 1,
+        };
         let step = match self.cells[next as usize] {
             _ if next == mine => passed,
             Cell::Empty => passed,
@@ -217,7 +254,13 @@ impl World {
         if self.cells[next as usize] != Cell::Tentative(seen) {
             return self.with(who, Step::Look { mine, next });
         }
-        let mut world = self.with(who, Step::Look { mine, next: next + 1 });
+        let mut world = self.with(
+            who,
+            Step::Look {
+                mine,
+                next: next + 1,
+            },
+        );
         world.cells[next as usize] = Cell::Empty;
         world
     }
@@ -239,7 +282,13 @@ impl World {
                 world
             }
             // Dying, and that is final.
-            _ => self.with(who, Step::Look { mine, next: next + 1 }),
+            _ => self.with(
+                who,
+                Step::Look {
+                    mine,
+                    next: next + 1,
+                },
+            ),
         }
     }
 
@@ -247,7 +296,14 @@ impl World {
         if self.cells[mine as usize] != Cell::Tentative(who as u8) {
             // Killed, or (mutant) helped.
             let is_helped = self.cells[mine as usize] == Cell::Committed(who as u8);
-            return self.with(who, if is_helped { Step::Holding(who as u8) } else { Step::Choose });
+            return self.with(
+                who,
+                if is_helped {
+                    Step::Holding(who as u8)
+                } else {
+                    Step::Choose
+                },
+            );
         }
         let mut world = self.with(who, Step::Holding(who as u8));
         world.cells[mine as usize] = Cell::Committed(who as u8);
@@ -289,33 +345,71 @@ fn explore(model: Model) -> Result<usize, Box<World>> {
     Ok(seen.len())
 }
 
-const KILL: Model = Model { rule: Rule::Kill, cell_count: 3, inserter_count: 3, rounds: 2, retires: true };
+const KILL: Model = Model {
+    rule: Rule::Kill,
+    cell_count: 3,
+    inserter_count: 3,
+    rounds: 2,
+    retires: true,
+};
 
 #[test]
 fn three_inserters_and_retires_never_commit_two_equal_nodes() {
     let state_count = explore(KILL).expect("never two");
     println!("{state_count} states");
-    assert!(state_count > 100_000, "the model does not reach what it is for: {state_count} states");
+    assert!(
+        state_count > 100_000,
+        "the model does not reach what it is for: {state_count} states"
+    );
 }
 
 #[test]
 fn two_inserters_with_more_cells_and_rounds_never_commit_two_equal_nodes() {
-    let state_count = explore(Model { cell_count: 4, inserter_count: 2, rounds: 4, ..KILL }).expect("never two");
+    let state_count = explore(Model {
+        cell_count: 4,
+        inserter_count: 2,
+        rounds: 4,
+        ..KILL
+    })
+    .expect("never two");
     println!("{state_count} states");
     assert!(state_count > 1000);
 }
 
 #[test]
 fn helping_an_earlier_entry_commits_two_equal_nodes() {
-    assert!(explore(Model { rule: Rule::HelpEarlier, retires: false, ..KILL }).is_err());
+    assert!(
+        explore(Model {
+            rule: Rule::HelpEarlier,
+            retires: false,
+            ..KILL
+        })
+        .is_err()
+    );
 }
 
 #[test]
 fn passing_over_later_entries_commits_two_equal_nodes() {
-    assert!(explore(Model { rule: Rule::PassLater, inserter_count: 2, retires: false, ..KILL }).is_err());
+    assert!(
+        explore(Model {
+            rule: Rule::PassLater,
+            inserter_count: 2,
+            retires: false,
+            ..KILL
+        })
+        .is_err()
+    );
 }
 
 #[test]
 fn committing_without_a_scan_commits_two_equal_nodes() {
-    assert!(explore(Model { rule: Rule::NoScan, inserter_count: 2, retires: false, ..KILL }).is_err());
+    assert!(
+        explore(Model {
+            rule: Rule::NoScan,
+            inserter_count: 2,
+            retires: false,
+            ..KILL
+        })
+        .is_err()
+    );
 }

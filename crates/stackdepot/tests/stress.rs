@@ -4,7 +4,12 @@
 //! frame, so every fetch can be checked for itself: it is some stack that was saved, whole,
 //! and, for a weak handle that a thread keeps, the very one. Held stacks must be there.
 #![cfg(not(loom))]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop where they fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests stop where they fail"
+)]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +29,11 @@ fn frames_of(number: u64) -> Vec<u64> {
     for level in 1..depth as u64 {
         let shared = number >> (3 * (depth as u64 - level).min(8) / 2);
         let word = mixed(shared ^ level << 40);
-        frames.push(if number.is_multiple_of(11) { word } else { (0x5500 + word % 3) << 32 | word >> 40 });
+        frames.push(if number.is_multiple_of(11) {
+            word
+        } else {
+            (0x5500 + word % 3) << 32 | word >> 40
+        });
     }
     frames
 }
@@ -32,7 +41,10 @@ fn frames_of(number: u64) -> Vec<u64> {
 /// The number of a fetched stack, after comparing every frame.
 fn number_of(frames: &[u64]) -> u64 {
     let number = frames[0] & 0xff_ffff;
-    assert!(frames == frames_of(number), "stack {number} came back as {frames:x?}");
+    assert!(
+        frames == frames_of(number),
+        "stack {number} came back as {frames:x?}"
+    );
     number
 }
 
@@ -104,7 +116,14 @@ impl Worker<'_> {
 
     fn revisit(&mut self) {
         let skip = self.next() as usize % (self.kept.len() + 1);
-        let Some((weak, number)) = self.kept.iter().nth(skip.min(100)).map(|(weak, number)| (*weak, *number)) else { return };
+        let Some((weak, number)) = self
+            .kept
+            .iter()
+            .nth(skip.min(100))
+            .map(|(weak, number)| (*weak, *number))
+        else {
+            return;
+        };
         self.check(weak, number, false);
         if let Ok(handle) = self.depot.acquire(weak) {
             self.check(weak, number, true);
@@ -116,7 +135,13 @@ impl Worker<'_> {
     }
 
     fn refuse(&mut self, error: SaveError) {
-        assert!(matches!(error, SaveError::Full | SaveError::Contended | SaveError::Crowded), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                SaveError::Full | SaveError::Contended | SaveError::Crowded
+            ),
+            "{error:?}"
+        );
         self.refused += 1;
     }
 }
@@ -130,8 +155,14 @@ fn hammer(config: Config, threads: u64, steps: u64, variety: u64, most_held: usi
         for thread in 0..threads {
             let (evicted, refused) = (&evicted, &refused);
             scope.spawn(move || {
-                let mut worker =
-                    Worker { depot, random: thread << 32, kept: HashMap::new(), held: Vec::new(), refused: 0, evicted: 0 };
+                let mut worker = Worker {
+                    depot,
+                    random: thread << 32,
+                    kept: HashMap::new(),
+                    held: Vec::new(),
+                    refused: 0,
+                    evicted: 0,
+                };
                 for step in 0..steps {
                     worker.step(variety, most_held);
                     if step % 64 == 0 {
@@ -150,7 +181,10 @@ fn hammer(config: Config, threads: u64, steps: u64, variety: u64, most_held: usi
     depot.advance(config.lease_ticks + 1);
     let stats = depot.stats();
     let fetched_evicted = evicted.into_inner();
-    println!("{stats:?} evicted before fetch {fetched_evicted} refused {}", refused.into_inner());
+    println!(
+        "{stats:?} evicted before fetch {fetched_evicted} refused {}",
+        refused.into_inner()
+    );
     assert!(stats.evicted_stacks > 0 && stats.saturated == 0 && stats.stale_puts == 0);
     check_uniqueness(&depot);
     check_nothing_leaked(&depot);
@@ -163,7 +197,11 @@ fn check_uniqueness(depot: &Depot<'_>) {
         let mut frames = [0; 64];
         let fetched = depot.fetch(walked.weak, &mut frames).unwrap();
         let number = number_of(&frames[..fetched.frame_count]);
-        assert_eq!(seen.insert(number, walked.weak), None, "stack {number} is stored twice");
+        assert_eq!(
+            seen.insert(number, walked.weak),
+            None,
+            "stack {number} is stored twice"
+        );
     }
     let stats = depot.stats();
     assert_eq!(stats.new_stacks - stats.evicted_stacks, seen.len() as u64);
@@ -173,15 +211,33 @@ fn check_uniqueness(depot: &Depot<'_>) {
 /// be wide and take two.)
 fn check_nothing_leaked(depot: &Depot<'_>) {
     let slot_count = depot.stats().slot_count;
-    let handles: Vec<_> = (0..slot_count).map(|index| depot.save_acquire(&[0x7f00_0100_0000 + index])).collect();
+    let handles: Vec<_> = (0..slot_count)
+        .map(|index| depot.save_acquire(&[0x7f00_0100_0000 + index]))
+        .collect();
     let stored = handles.iter().filter(|held| held.is_ok()).count() as u64;
-    let crowded = handles.iter().filter(|held| **held == Err(SaveError::Crowded)).count() as u64;
-    assert_eq!(stored + crowded, slot_count, "slots leaked: {:?}", depot.stats());
-    assert!(crowded * 100 <= slot_count, "{crowded} crowded of {slot_count}");
+    let crowded = handles
+        .iter()
+        .filter(|held| **held == Err(SaveError::Crowded))
+        .count() as u64;
+    assert_eq!(
+        stored + crowded,
+        slot_count,
+        "slots leaked: {:?}",
+        depot.stats()
+    );
+    assert!(
+        crowded * 100 <= slot_count,
+        "{crowded} crowded of {slot_count}"
+    );
 }
 
 fn config(region_bytes: usize) -> Config {
-    Config { references: true, lease_ticks: 4, payload_words: 1, ..Config::new(region_bytes) }
+    Config {
+        references: true,
+        lease_ticks: 4,
+        payload_words: 1,
+        ..Config::new(region_bytes)
+    }
 }
 
 #[test]

@@ -50,13 +50,26 @@ pub struct LiveBlock {
 
 impl LiveBlock {
     pub(crate) const fn to_words(self) -> [u64; 3] {
-        let size = if self.size > MOST_SIZE { MOST_SIZE } else { self.size };
-        [bits_of(self.stack), size | (self.thread as u64) << SIZE_BITS, self.time]
+        let size = if self.size > MOST_SIZE {
+            MOST_SIZE
+        } else {
+            self.size
+        };
+        [
+            bits_of(self.stack),
+            size | (self.thread as u64) << SIZE_BITS,
+            self.time,
+        ]
     }
 
     pub(crate) const fn from_words(words: [u64; 3]) -> LiveBlock {
         let [stack, size, time] = words;
-        LiveBlock { stack: handle_of(stack), size: size & MOST_SIZE, thread: (size >> SIZE_BITS) as u32, time }
+        LiveBlock {
+            stack: handle_of(stack),
+            size: size & MOST_SIZE,
+            thread: (size >> SIZE_BITS) as u32,
+            time,
+        }
     }
 
     /// Whether `address` lies in the block that starts at `start`; an empty block has one byte.
@@ -142,8 +155,13 @@ impl<'r> Bucket<'r> {
     #[inline]
     pub fn at(buckets: &'r [WordLine], tags: &'r [WordLine], number: u64) -> Option<Bucket<'r>> {
         let number = number as usize;
-        let lines = buckets.get(number.checked_mul(BUCKET_LINES)?..)?.first_chunk()?;
-        Some(Bucket { lines, tags: tags::word_of(tags, number as u64)? })
+        let lines = buckets
+            .get(number.checked_mul(BUCKET_LINES)?..)?
+            .first_chunk()?;
+        Some(Bucket {
+            lines,
+            tags: tags::word_of(tags, number as u64)?,
+        })
     }
 
     /// Which cells may hold what; see `live/tags.rs`.
@@ -160,13 +178,19 @@ impl<'r> Bucket<'r> {
     /// The stored block of that address, if it is in one of the cells with its tag.
     #[inline]
     pub fn find(self, tag: Tag, address: u64) -> Option<Seen<'r>> {
-        self.tags().cells(tag).filter_map(|cell| self.look(cell)).find(|seen| seen.key.is_block() && seen.key.address() == address)
+        self.tags()
+            .cells(tag)
+            .filter_map(|cell| self.look(cell))
+            .find(|seen| seen.key.is_block() && seen.key.address() == address)
     }
 
     /// An empty cell among those without a tag (the others are BUSY).
     #[inline]
     pub fn find_empty(self) -> Option<Seen<'r>> {
-        self.tags().cells(Tag::EMPTY).filter_map(|cell| self.look(cell)).find(|seen| seen.key.is_empty())
+        self.tags()
+            .cells(Tag::EMPTY)
+            .filter_map(|cell| self.look(cell))
+            .find(|seen| seen.key.is_empty())
     }
 
     #[inline]
@@ -174,13 +198,21 @@ impl<'r> Bucket<'r> {
         // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
         // block because it was pushed out sees the `sample_bytes` that pushed it out.
         let key = Key(self.lines[0].0.get(cell)?.load(Ordering::Acquire));
-        Some(Seen { bucket: self, cell, key })
+        Some(Seen {
+            bucket: self,
+            cell,
+            key,
+        })
     }
 
     /// The words of a cell, which may be changing.
     fn words(self, cell: usize) -> [u64; 3] {
         let [_, stacks, sizes, times] = self.lines;
-        [stacks, sizes, times].map(|line| line.0.get(cell).map_or(0, |word| word.load(Ordering::Relaxed)))
+        [stacks, sizes, times].map(|line| {
+            line.0
+                .get(cell)
+                .map_or(0, |word| word.load(Ordering::Relaxed))
+        })
     }
 
     /// A consistent copy of a stored block, without claiming it.
@@ -205,7 +237,10 @@ impl<'r> Bucket<'r> {
                 word.store(key.next(0).0, Ordering::Relaxed);
             }
         }
-        Tags::rewrite(self.tags, self.cells().map(|seen| (seen.cell, seen.key.tag())));
+        Tags::rewrite(
+            self.tags,
+            self.cells().map(|seen| (seen.cell, seen.key.tag())),
+        );
     }
 }
 
@@ -226,7 +261,8 @@ impl<'r> Seen<'r> {
         // the chain from a push-out to whoever finds the address gone. Failure: another thread
         // took it; Acquire, because who loses its block to a push-out this way must see the
         // `sample_bytes` that did it.
-        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire).ok()?;
+        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire)
+            .ok()?;
         Some(Claimed { bucket, cell, key })
     }
 }
@@ -284,11 +320,25 @@ mod tests {
 
     #[test]
     fn block_comes_back_from_its_words() {
-        let block = LiveBlock { stack: Some(WeakHandle::new(9, u32::MAX)), size: MOST_SIZE, thread: (1 << 22) - 1, time: u64::MAX };
+        let block = LiveBlock {
+            stack: Some(WeakHandle::new(9, u32::MAX)),
+            size: MOST_SIZE,
+            thread: (1 << 22) - 1,
+            time: u64::MAX,
+        };
         assert_eq!(LiveBlock::from_words(block.to_words()), block);
-        let empty = LiveBlock { stack: None, size: 0, thread: 0, time: 0 };
+        let empty = LiveBlock {
+            stack: None,
+            size: 0,
+            thread: 0,
+            time: 0,
+        };
         assert_eq!(LiveBlock::from_words(empty.to_words()), empty);
-        let huge = LiveBlock { size: u64::MAX, thread: u32::MAX, ..block };
+        let huge = LiveBlock {
+            size: u64::MAX,
+            thread: u32::MAX,
+            ..block
+        };
         assert_eq!(LiveBlock::from_words(huge.to_words()), block);
     }
 
@@ -308,7 +358,12 @@ mod tests {
 
     #[test]
     fn block_covers_its_bytes_only() {
-        let block = LiveBlock { stack: None, size: 10, thread: 0, time: 0 };
+        let block = LiveBlock {
+            stack: None,
+            size: 10,
+            thread: 0,
+            time: 0,
+        };
         assert!(block.covers(100, 100) && block.covers(100, 109));
         assert!(!block.covers(100, 110) && !block.covers(100, 99));
         assert!(LiveBlock { size: 0, ..block }.covers(100, 100));

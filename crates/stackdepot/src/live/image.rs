@@ -7,25 +7,38 @@
 //! multiple of 2^15 times between the two copies.
 
 use super::cell::{BUCKET_CELLS, BUCKET_LINES, Key, LiveBlock};
-use super::{BUCKET_COUNT, HEADER_LINES, LEAST_BUCKETS, LOST, LiveStats, MAGIC, MOST_BUCKETS, PUSHED_OUT, SAMPLE_BYTES, STALE, Sampling, VERSION, line_count, tag_line_count};
+use super::{
+    BUCKET_COUNT, HEADER_LINES, LEAST_BUCKETS, LOST, LiveStats, MAGIC, MOST_BUCKETS, PUSHED_OUT,
+    SAMPLE_BYTES, STALE, Sampling, VERSION, line_count, tag_line_count,
+};
 use crate::section::{LINE_BYTES, SectionError, word_at};
 use core::num::NonZeroU64;
 
 const BUCKET_BYTES: usize = BUCKET_LINES * LINE_BYTES;
 
 /// The bucket count that header words record; `word` reads the words of the first line.
-pub(super) fn checked_bucket_count(magic: u64, word: impl Fn(usize) -> u64, given_bytes: u64) -> Result<NonZeroU64, SectionError> {
+pub(super) fn checked_bucket_count(
+    magic: u64,
+    word: impl Fn(usize) -> u64,
+    given_bytes: u64,
+) -> Result<NonZeroU64, SectionError> {
     if magic != MAGIC {
         return Err(SectionError::Foreign { what: "live table" });
     }
     if word(1) != VERSION {
         return Err(SectionError::Version { found: word(1) });
     }
-    let bucket_count = NonZeroU64::new(word(BUCKET_COUNT)).filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
-    let bucket_count = bucket_count.ok_or(SectionError::Damaged { field: "bucket_count" })?;
+    let bucket_count = NonZeroU64::new(word(BUCKET_COUNT))
+        .filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
+    let bucket_count = bucket_count.ok_or(SectionError::Damaged {
+        field: "bucket_count",
+    })?;
     let needed_bytes = line_count(bucket_count.get()) * LINE_BYTES as u64;
     if given_bytes < needed_bytes {
-        return Err(SectionError::TooShort { given_bytes, needed_bytes });
+        return Err(SectionError::TooShort {
+            given_bytes,
+            needed_bytes,
+        });
     }
     Ok(bucket_count)
 }
@@ -47,9 +60,17 @@ impl LiveHeaderImage {
     /// What is wrong with them.
     pub fn parse(bytes: &[u8], section_bytes: u64) -> Result<LiveHeaderImage, SectionError> {
         if bytes.len() < Self::BYTES {
-            return Err(SectionError::TooShort { given_bytes: bytes.len() as u64, needed_bytes: Self::BYTES as u64 });
+            return Err(SectionError::TooShort {
+                given_bytes: bytes.len() as u64,
+                needed_bytes: Self::BYTES as u64,
+            });
         }
-        let bucket_count = checked_bucket_count(word_at(bytes, 0), |index| word_at(bytes, index), section_bytes)?.get();
+        let bucket_count = checked_bucket_count(
+            word_at(bytes, 0),
+            |index| word_at(bytes, index),
+            section_bytes,
+        )?
+        .get();
         let counter = |word: usize| word_at(bytes, LINE_BYTES / 8 + word);
         let stats = LiveStats {
             cell_count: bucket_count * BUCKET_CELLS as u64,
@@ -58,13 +79,19 @@ impl LiveHeaderImage {
             stale: counter(STALE),
             pushed_out: counter(PUSHED_OUT),
         };
-        Ok(LiveHeaderImage { bucket_count, stats })
+        Ok(LiveHeaderImage {
+            bucket_count,
+            stats,
+        })
     }
 
     /// Offset of the first bucket in the table, and the number of buckets, each
     /// [`BucketImage::BYTES`] long.
     pub fn buckets(&self) -> (u64, u64) {
-        (Self::BYTES as u64 + tag_line_count(self.bucket_count) * LINE_BYTES as u64, self.bucket_count)
+        (
+            Self::BYTES as u64 + tag_line_count(self.bucket_count) * LINE_BYTES as u64,
+            self.bucket_count,
+        )
     }
 
     /// The counters.
@@ -91,14 +118,20 @@ impl BucketImage {
 
     /// The blocks of a bucket that nobody used while it was copied.
     pub fn parse(bytes: &[u8; BUCKET_BYTES]) -> BucketImage {
-        BucketImage { blocks: core::array::from_fn(|cell| block_of(words_of(bytes, cell))) }
+        BucketImage {
+            blocks: core::array::from_fn(|cell| block_of(words_of(bytes, cell))),
+        }
     }
 
     /// The blocks of a bucket that may be in use, from two copies made one after the other;
     /// cells that changed in between are left out.
     pub fn parse_twice(first: &[u8; BUCKET_BYTES], second: &[u8; BUCKET_BYTES]) -> BucketImage {
-        let stable = |cell: usize| Some(words_of(first, cell)).filter(|words| *words == words_of(second, cell));
-        BucketImage { blocks: core::array::from_fn(|cell| block_of(stable(cell)?)) }
+        let stable = |cell: usize| {
+            Some(words_of(first, cell)).filter(|words| *words == words_of(second, cell))
+        };
+        BucketImage {
+            blocks: core::array::from_fn(|cell| block_of(stable(cell)?)),
+        }
     }
 
     /// The blocks with their addresses.
@@ -108,7 +141,8 @@ impl BucketImage {
 
     /// The block in which `address` lies, with its own address.
     pub fn containing(&self, address: u64) -> Option<(u64, LiveBlock)> {
-        self.blocks().find(|(start, block)| block.covers(*start, address))
+        self.blocks()
+            .find(|(start, block)| block.covers(*start, address))
     }
 }
 
@@ -118,5 +152,10 @@ fn words_of(bytes: &[u8; BUCKET_BYTES], cell: usize) -> [u64; BUCKET_LINES] {
 
 fn block_of(words: [u64; BUCKET_LINES]) -> Option<(u64, LiveBlock)> {
     let [key, stack, size, time] = words;
-    Key(key).is_block().then(|| (Key(key).address(), LiveBlock::from_words([stack, size, time])))
+    Key(key).is_block().then(|| {
+        (
+            Key(key).address(),
+            LiveBlock::from_words([stack, size, time]),
+        )
+    })
 }

@@ -1,8 +1,8 @@
 //! Making a live table in memory and viewing one that is there.
 
-use super::{LiveTable, buckets_in};
 #[cfg(not(loom))]
 use super::{LEAST_BUCKETS, MOST_BUCKETS, image, line_count};
+use super::{LiveTable, buckets_in};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
 use crate::section::SectionError;
@@ -13,7 +13,10 @@ use crate::sync::Ordering;
 use core::num::NonZeroU64;
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
+#[expect(
+    unsafe_code,
+    reason = "memory that the caller maps is vouched for by the caller"
+)]
 mod real {
     use super::*;
     use crate::layout::Line;
@@ -38,8 +41,14 @@ mod real {
         ///
         /// # Errors
         /// Memory that is unaligned, too short for two buckets, or too long.
-        pub unsafe fn create(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, ConfigError> {
-            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
+        pub unsafe fn create(
+            base: NonNull<u8>,
+            bytes: usize,
+        ) -> Result<LiveTable<'r>, ConfigError> {
+            let unaligned = ConfigError::Unaligned {
+                address: base.addr().get(),
+                alignment: LINE_BYTES,
+            };
             // SAFETY: the caller's promise, passed on.
             make(unsafe { lines_at(base, bytes) }.map_err(|_| unaligned)?)
         }
@@ -52,24 +61,46 @@ mod real {
         ///
         /// # Errors
         /// What is wrong with the memory.
-        pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<LiveTable<'r>, SectionError> {
+        pub unsafe fn attach(
+            base: NonNull<u8>,
+            bytes: usize,
+        ) -> Result<LiveTable<'r>, SectionError> {
             // SAFETY: the caller's promise, passed on.
             let lines = unsafe { lines_at(base, bytes) }?;
-            let short = SectionError::TooShort { given_bytes: bytes as u64, needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64 };
+            let short = SectionError::TooShort {
+                given_bytes: bytes as u64,
+                needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64,
+            };
             let header = lines.first().ok_or(short)?;
             // ORDERING: Acquire, partner: `write_header`.
             let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+            let word = |index: usize| {
+                header
+                    .0
+                    .get(index)
+                    .map_or(0, |word| word.load(Ordering::Relaxed))
+            };
             let bucket_count = image::checked_bucket_count(magic, word, bytes as u64)?;
             LiveTable::view(lines, bucket_count).ok_or(short)
         }
     }
 
     fn make(lines: &[WordLine]) -> Result<LiveTable<'_>, ConfigError> {
-        let [value, least, most] = [lines.len() as u64, line_count(LEAST_BUCKETS), line_count(MOST_BUCKETS)].map(|lines| lines * LINE_BYTES as u64);
-        let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64)).filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
+        let [value, least, most] = [
+            lines.len() as u64,
+            line_count(LEAST_BUCKETS),
+            line_count(MOST_BUCKETS),
+        ]
+        .map(|lines| lines * LINE_BYTES as u64);
+        let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64))
+            .filter(|count| (LEAST_BUCKETS..=MOST_BUCKETS).contains(&count.get()));
         let table = bucket_count.and_then(|bucket_count| LiveTable::view(lines, bucket_count));
-        let table = table.ok_or(ConfigError::OutOfRange { field: "live table bytes", value, least, most })?;
+        let table = table.ok_or(ConfigError::OutOfRange {
+            field: "live table bytes",
+            value,
+            least,
+            most,
+        })?;
         table.write_header();
         Ok(table)
     }
@@ -78,9 +109,14 @@ mod real {
 #[cfg(loom)]
 impl<'r> LiveTable<'r> {
     /// A table over loom's boxes.
-    pub fn of_memory(memory: &'r crate::section::SectionMemory) -> Result<LiveTable<'r>, SectionError> {
+    pub fn of_memory(
+        memory: &'r crate::section::SectionMemory,
+    ) -> Result<LiveTable<'r>, SectionError> {
         let lines = memory.lines();
-        let short = SectionError::TooShort { given_bytes: lines.len() as u64, needed_bytes: 0 };
+        let short = SectionError::TooShort {
+            given_bytes: lines.len() as u64,
+            needed_bytes: 0,
+        };
         let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64)).ok_or(short)?;
         let table = LiveTable::view(lines, bucket_count).ok_or(short)?;
         table.write_header();

@@ -58,7 +58,11 @@ impl AddressHash {
 
 const fn weight_of(size: u64) -> u64 {
     let weight = size.saturating_add(LEAST_WEIGHT);
-    if weight > MOST_WEIGHT { MOST_WEIGHT } else { weight }
+    if weight > MOST_WEIGHT {
+        MOST_WEIGHT
+    } else {
+        weight
+    }
 }
 
 /// The priority of a block as a fraction, to compare without dividing: it is in the set of S
@@ -78,7 +82,10 @@ impl Priority {
     }
 
     pub const fn of_hash(hash: AddressHash, size: u64) -> Priority {
-        Priority { weight: weight_of(size), coin: hash.coin() }
+        Priority {
+            weight: weight_of(size),
+            coin: hash.coin(),
+        }
     }
 
     /// Whether it drops out before `other` does.

@@ -42,7 +42,10 @@ pub(crate) struct Tags(u64);
 /// The word of a bucket.
 #[inline]
 pub(crate) fn word_of(lines: &[WordLine], bucket_number: u64) -> Option<&AtomicU64> {
-    lines.get((bucket_number / 8) as usize)?.0.get((bucket_number % 8) as usize)
+    lines
+        .get((bucket_number / 8) as usize)?
+        .0
+        .get((bucket_number % 8) as usize)
 }
 
 impl Tags {
@@ -115,10 +118,30 @@ mod tests {
 
     #[test]
     fn cells_of_a_tag_are_exactly_those_whose_byte_it_is() {
-        let words = [0, u64::MAX, 0x0100_0001_0100_0100, 0x8000_8080_0180_7f00, 0x01ff_feff_0201_ff01, 0x7f80_8100_ff00_0000];
-        for (word, tag) in words.into_iter().flat_map(|word| (0..=255).map(move |tag| (word, Tag(tag)))) {
-            let expected: Vec<usize> = word.to_le_bytes().iter().enumerate().filter(|(_, byte)| **byte == tag.0).map(|(cell, _)| cell).collect();
-            assert_eq!(Tags(word).cells(tag).collect::<Vec<_>>(), expected, "{word:#x} {tag:?}");
+        let words = [
+            0,
+            u64::MAX,
+            0x0100_0001_0100_0100,
+            0x8000_8080_0180_7f00,
+            0x01ff_feff_0201_ff01,
+            0x7f80_8100_ff00_0000,
+        ];
+        for (word, tag) in words
+            .into_iter()
+            .flat_map(|word| (0..=255).map(move |tag| (word, Tag(tag))))
+        {
+            let expected: Vec<usize> = word
+                .to_le_bytes()
+                .iter()
+                .enumerate()
+                .filter(|(_, byte)| **byte == tag.0)
+                .map(|(cell, _)| cell)
+                .collect();
+            assert_eq!(
+                Tags(word).cells(tag).collect::<Vec<_>>(),
+                expected,
+                "{word:#x} {tag:?}"
+            );
             assert!(tag != Tag::EMPTY || Tags(word).empty_count() as usize == expected.len());
         }
     }

@@ -1,5 +1,10 @@
 //! The live table against a naive map, under threads that race for the same cells, and as bytes.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 extern crate std;
 
@@ -30,11 +35,23 @@ fn memory(cell_count: usize) -> Vec<Line> {
 
 /// A block all of whose numbers follow from one.
 fn block_of(number: u64, size: u64) -> LiveBlock {
-    LiveBlock { stack: Some(WeakHandle::new(number as u32 & 0xffff | 1, (number >> 7) as u32)), size, thread: number as u32 & 0x3f_ffff, time: number }
+    LiveBlock {
+        stack: Some(WeakHandle::new(
+            number as u32 & 0xffff | 1,
+            (number >> 7) as u32,
+        )),
+        size,
+        thread: number as u32 & 0x3f_ffff,
+        time: number,
+    }
 }
 
 fn assert_whole(address: u64, block: &LiveBlock) {
-    assert_eq!(*block, block_of(block.time, block.size), "a torn block at {address:#x}");
+    assert_eq!(
+        *block,
+        block_of(block.time, block.size),
+        "a torn block at {address:#x}"
+    );
 }
 
 /// The naive map: what is live, and which references the table has.
@@ -51,14 +68,23 @@ impl Model {
         let inserted = table.insert(address, &block);
         match inserted {
             Inserted::Stored => assert_eq!(stale, None),
-            Inserted::Replaced(old) | Inserted::UnsampledReplaced(old) => assert_eq!(self.stored.remove(&address), Some(old)),
+            Inserted::Replaced(old) | Inserted::UnsampledReplaced(old) => {
+                assert_eq!(self.stored.remove(&address), Some(old))
+            }
             Inserted::PushedOut(old) => {
                 assert_eq!(stale, None);
-                let at = *self.stored.iter().find(|(_, block)| **block == old).expect_block().0;
+                let at = *self
+                    .stored
+                    .iter()
+                    .find(|(_, block)| **block == old)
+                    .expect_block()
+                    .0;
                 assert!(!table.sampling().contains(at, old.size));
                 self.stored.remove(&at);
             }
-            Inserted::Unsampled => assert!(stale.is_none() && !table.sampling().contains(address, block.size)),
+            Inserted::Unsampled => {
+                assert!(stale.is_none() && !table.sampling().contains(address, block.size))
+            }
             Inserted::Contended => panic!("nobody else is here"),
         }
         if inserted.is_stored() {
@@ -73,14 +99,19 @@ impl Model {
         match table.remove(address) {
             Removed::Block(block) => assert_eq!(self.stored.remove(&address), Some(block)),
             Removed::Unsampled => assert!(!self.stored.contains_key(&address) && !any_size),
-            Removed::Unknown => assert!(was_live.is_none() && any_size && !self.stored.contains_key(&address)),
+            Removed::Unknown => {
+                assert!(was_live.is_none() && any_size && !self.stored.contains_key(&address))
+            }
         }
     }
 
     /// INVARIANT L3: everything in the sample is stored; and the table holds what the model says.
     fn compare(&self, table: &LiveTable<'_>) {
         for (address, block) in &self.live {
-            assert!(!table.sampling().contains(*address, block.size) || self.stored.get(address) == Some(block));
+            assert!(
+                !table.sampling().contains(*address, block.size)
+                    || self.stored.get(address) == Some(block)
+            );
         }
         let found: HashMap<u64, LiveBlock> = table.blocks().collect();
         assert_eq!(found, self.stored);
@@ -105,7 +136,9 @@ fn random_operations(cell_count: usize, address_count: u64, steps: u64, seed: u6
     for step in 0..steps {
         let address = 0x7f00_0000_0000 + 16 * random.below(address_count);
         match random.below(20) {
-            0..9 if !model.live.contains_key(&address) => model.insert(&table, address, block_of(step, 8 << random.below(12))),
+            0..9 if !model.live.contains_key(&address) => {
+                model.insert(&table, address, block_of(step, 8 << random.below(12)))
+            }
             // A block whose free was never seen.
             9 => model.insert(&table, address, block_of(step, random.below(100))),
             _ => model.remove(&table, address),
@@ -122,8 +155,14 @@ fn random_operations(cell_count: usize, address_count: u64, steps: u64, seed: u6
 fn table_with_room_agrees_with_a_map() {
     for seed in 0..10 {
         let stats = random_operations(4096, 1000, 20_000, seed);
-        assert_eq!((stats.sample_bytes, stats.pushed_out, stats.lost), (0, 0, 0));
-        assert!(stats.stale > 100, "blocks whose free was not seen were replaced");
+        assert_eq!(
+            (stats.sample_bytes, stats.pushed_out, stats.lost),
+            (0, 0, 0)
+        );
+        assert!(
+            stats.stale > 100,
+            "blocks whose free was not seen were replaced"
+        );
     }
 }
 
@@ -131,7 +170,10 @@ fn table_with_room_agrees_with_a_map() {
 fn full_table_keeps_its_sample_and_gives_every_reference_back_once() {
     for (seed, cell_count) in [(1, 1), (2, 16), (3, 24), (4, 64), (5, 200)] {
         let stats = random_operations(cell_count, 2000, 30_000, seed);
-        assert!(stats.sample_bytes > 0 && stats.pushed_out > 0 && stats.lost == 0, "{stats:?}");
+        assert!(
+            stats.sample_bytes > 0 && stats.pushed_out > 0 && stats.lost == 0,
+            "{stats:?}"
+        );
     }
 }
 
@@ -143,7 +185,10 @@ fn addresses_that_no_table_can_hold_are_refused() {
         assert_eq!(table.insert(address, &block_of(1, 1)), Inserted::Unsampled);
         assert_eq!(table.remove(address), Removed::Unknown);
     }
-    assert_eq!(table.insert((1 << 48) - 1, &block_of(1, 1)), Inserted::Stored);
+    assert_eq!(
+        table.insert((1 << 48) - 1, &block_of(1, 1)),
+        Inserted::Stored
+    );
     assert_eq!(table.remove((1 << 48) - 1), Removed::Block(block_of(1, 1)));
 }
 
@@ -163,7 +208,13 @@ fn cell_of_a_killed_thread_is_skipped_until_the_table_is_opened_again() {
     let mut lines = memory(16);
     let table = LiveTable::new(&mut lines).unwrap();
     assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
-    let stored = table.find(table.candidates(AddressHash::of(0x1000)), AddressHash::of(0x1000), 0x1000).unwrap();
+    let stored = table
+        .find(
+            table.candidates(AddressHash::of(0x1000)),
+            AddressHash::of(0x1000),
+            0x1000,
+        )
+        .unwrap();
     let _killed = stored.claim().unwrap();
     assert_eq!(table.blocks().count(), 0);
     assert_eq!(table.remove(0x1000), Removed::Unknown);
@@ -180,16 +231,35 @@ fn threads_get_every_reference_back_exactly_once() {
         let table = LiveTable::new(&mut lines).unwrap();
         let done = AtomicU32::new(0);
         let returned: Vec<Vec<u64>> = std::thread::scope(|scope| {
-            scope.spawn(|| while done.load(Ordering::Relaxed) == 0 { table.blocks().for_each(|(address, block)| assert_whole(address, &block)) });
-            let workers: Vec<_> = (0..4).map(|thread| scope.spawn(move || work(&table, thread, EACH))).collect();
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    table
+                        .blocks()
+                        .for_each(|(address, block)| assert_whole(address, &block))
+                }
+            });
+            let workers: Vec<_> = (0..4)
+                .map(|thread| scope.spawn(move || work(&table, thread, EACH)))
+                .collect();
             let joined: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
             done.store(1, Ordering::Relaxed);
-            joined.into_iter().map(|returned| returned.unwrap()).collect()
+            joined
+                .into_iter()
+                .map(|returned| returned.unwrap())
+                .collect()
         });
         let held = table.blocks().map(|(_, block)| block.time);
         let all: Vec<u64> = returned.into_iter().flatten().chain(held).collect();
-        assert_eq!(all.len() as u64, 4 * EACH, "every reference came back or is held");
-        assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "none came back twice");
+        assert_eq!(
+            all.len() as u64,
+            4 * EACH,
+            "every reference came back or is held"
+        );
+        assert_eq!(
+            all.iter().collect::<HashSet<_>>().len(),
+            all.len(),
+            "none came back twice"
+        );
         println!("{cell_count} cells: {:?}", table.stats());
     }
 }
@@ -207,7 +277,13 @@ fn work(table: &LiveTable<'_>, thread: u64, block_count: u64) -> Vec<u64> {
         let block = block_of(number * 4 + thread, 1 + random.below(500));
         let inserted = table.insert(address, &block);
         returned.extend(inserted.released().map(|block| block.time));
-        assert!(!matches!(inserted, Inserted::Replaced(_) | Inserted::UnsampledReplaced(_)), "every free was seen");
+        assert!(
+            !matches!(
+                inserted,
+                Inserted::Replaced(_) | Inserted::UnsampledReplaced(_)
+            ),
+            "every free was seen"
+        );
         if !inserted.is_stored() {
             returned.push(block.time);
         }
@@ -237,19 +313,28 @@ fn racing_frees_of_one_block_get_it_once() {
     let table = LiveTable::new(&mut lines).unwrap();
     let turns = 20_000u64;
     let (turn, arrived) = (AtomicU64::new(0), AtomicU64::new(0));
-    let race = || (1..=turns).filter(|now| {
-        while turn.load(Ordering::Acquire) < *now { core::hint::spin_loop(); std::thread::yield_now() }
-        let got = matches!(table.remove(0x4000), Removed::Block(_));
-        arrived.fetch_add(1, Ordering::Release);
-        got
-    }).count() as u64;
+    let race = || {
+        (1..=turns)
+            .filter(|now| {
+                while turn.load(Ordering::Acquire) < *now {
+                    core::hint::spin_loop();
+                    std::thread::yield_now()
+                }
+                let got = matches!(table.remove(0x4000), Removed::Block(_));
+                arrived.fetch_add(1, Ordering::Release);
+                got
+            })
+            .count() as u64
+    };
     let mut stored = 0;
     let got: u64 = std::thread::scope(|scope| {
         let racers = [scope.spawn(race), scope.spawn(race)];
         for now in 1..=turns {
             stored += u64::from(table.insert(0x4000, &block_of(now, 1)) == Inserted::Stored);
             turn.store(now, Ordering::Release);
-            while arrived.load(Ordering::Acquire) < 2 * now { std::thread::yield_now() }
+            while arrived.load(Ordering::Acquire) < 2 * now {
+                std::thread::yield_now()
+            }
         }
         racers.into_iter().map(|racer| racer.join().unwrap()).sum()
     });
@@ -265,18 +350,31 @@ fn copied_bytes_show_what_the_table_holds() {
     }
     let bytes = bytes_of(&table);
     let header = LiveHeaderImage::parse(&bytes, bytes.len() as u64).unwrap();
-    assert_eq!((header.stats(), header.sampling()), (table.stats(), table.sampling()));
+    assert_eq!(
+        (header.stats(), header.sampling()),
+        (table.stats(), table.sampling())
+    );
     let (at, count) = header.buckets();
-    let images: Vec<BucketImage> = bytes[at as usize..].chunks_exact(BucketImage::BYTES).take(count as usize).map(|bytes| BucketImage::parse(bytes.try_into().unwrap())).collect();
+    let images: Vec<BucketImage> = bytes[at as usize..]
+        .chunks_exact(BucketImage::BYTES)
+        .take(count as usize)
+        .map(|bytes| BucketImage::parse(bytes.try_into().unwrap()))
+        .collect();
     let found: HashMap<u64, LiveBlock> = images.iter().flat_map(BucketImage::blocks).collect();
     assert_eq!(found, table.blocks().collect());
     let lookup = |address: u64| images.iter().find_map(|image| image.containing(address));
     assert_eq!(lookup(77 * 4096 + 99), Some((77 * 4096, block_of(77, 100))));
-    assert_eq!((lookup(77 * 4096 + 100), lookup(77 * 4096 - 1)), (None, None));
+    assert_eq!(
+        (lookup(77 * 4096 + 100), lookup(77 * 4096 - 1)),
+        (None, None)
+    );
 }
 
 fn bytes_of(table: &LiveTable<'_>) -> Vec<u8> {
-    let lines = [table.header, table.counters].into_iter().chain(table.tags).chain(table.buckets);
+    let lines = [table.header, table.counters]
+        .into_iter()
+        .chain(table.tags)
+        .chain(table.buckets);
     let words = lines.flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
     words.flat_map(u64::to_le_bytes).collect()
 }
@@ -287,7 +385,12 @@ fn hostile_bytes_are_refused() {
     let table = LiveTable::new(&mut lines).unwrap();
     let _ = table.insert(0x1000, &block_of(1, 1));
     let good = bytes_of(&table);
-    let refused = |bytes: &[u8], section_bytes: usize| format!("{}", LiveHeaderImage::parse(bytes, section_bytes as u64).unwrap_err());
+    let refused = |bytes: &[u8], section_bytes: usize| {
+        format!(
+            "{}",
+            LiveHeaderImage::parse(bytes, section_bytes as u64).unwrap_err()
+        )
+    };
     assert!(refused(&good[..127], good.len()).contains("needs 128 bytes"));
     assert!(refused(&good, good.len() - 1).contains("bytes"));
     for (word, value) in [(0, 1), (1, 0), (2, 0), (2, 1), (2, 9), (2, u64::MAX)] {

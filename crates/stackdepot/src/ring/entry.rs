@@ -32,7 +32,16 @@ pub(super) fn write_entry(entry: &WordLine, number: u64, words: [u64; EVENT_WORD
     };
     // ORDERING: Acquire, partner: the Release of the entry's previous writer: its words come
     // before ours in each word's order. Failure: somebody else is inside, we are lapped.
-    if !is_free || sequence.compare_exchange(seen, number << 2 | FILLING, Ordering::Acquire, Ordering::Relaxed).is_err() {
+    if !is_free
+        || sequence
+            .compare_exchange(
+                seen,
+                number << 2 | FILLING,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            )
+            .is_err()
+    {
         return false;
     }
     // ORDERING: Release, partner: the Acquire fence in `read_entry`: who copies one of our words

@@ -80,14 +80,29 @@ pub struct Event {
 impl Event {
     /// An event of one stack, without another one.
     pub const fn new(kind: EventKind, address: u64, size: u64, stack: Option<WeakHandle>) -> Event {
-        Event { kind, address, size, stack, from: Tick(0), time: 0, thread: 0, other_stack: None, other_thread: 0, other_time: None }
+        Event {
+            kind,
+            address,
+            size,
+            stack,
+            from: Tick(0),
+            time: 0,
+            thread: 0,
+            other_stack: None,
+            other_thread: 0,
+            other_time: None,
+        }
     }
 
     /// The event as words 1..=7 of an entry.
     pub(crate) const fn to_words(self) -> [u64; EVENT_WORDS] {
         let age = self.age_bits();
         let most_size = (1 << SIZE_BITS) - 1;
-        let size = if self.size > most_size { most_size } else { self.size };
+        let size = if self.size > most_size {
+            most_size
+        } else {
+            self.size
+        };
         let tick = (self.from.0 & Tick::MASK) as u64;
         [
             self.address,
@@ -103,7 +118,9 @@ impl Event {
     /// The event of words 1..=7; `None` when they are none that the ring writes.
     pub(crate) const fn from_words(words: [u64; EVENT_WORDS]) -> Option<Event> {
         let [address, size, stack, other_stack, time, threads, meta] = words;
-        let Some(kind) = EventKind::from_bits((meta >> TICK_BITS) as u8) else { return None };
+        let Some(kind) = EventKind::from_bits((meta >> TICK_BITS) as u8) else {
+            return None;
+        };
         let age = (size >> SIZE_BITS) << 32 | meta >> 32;
         Some(Event {
             kind,
@@ -115,12 +132,18 @@ impl Event {
             thread: threads as u32,
             other_stack: handle_of(other_stack),
             other_thread: (threads >> 32) as u32,
-            other_time: if age == 0 { None } else { Some(time.wrapping_sub((age - 1) << AGE_SHIFT)) },
+            other_time: if age == 0 {
+                None
+            } else {
+                Some(time.wrapping_sub((age - 1) << AGE_SHIFT))
+            },
         })
     }
 
     const fn age_bits(self) -> u64 {
-        let Some(other_time) = self.other_time else { return 0 };
+        let Some(other_time) = self.other_time else {
+            return 0;
+        };
         let most_age = (1 << AGE_BITS) - 2;
         let age = self.time.saturating_sub(other_time) >> AGE_SHIFT;
         1 + if age > most_age { most_age } else { age }
@@ -166,16 +189,32 @@ mod tests {
     #[test]
     fn oversized_numbers_saturate_and_stay_in_their_fields() {
         let stack = Some(WeakHandle::new(3, 4));
-        let event = Event { size: u64::MAX, time: u64::MAX, other_time: Some(0), ..Event::new(EventKind::UnknownFree, 5, 0, stack) };
+        let event = Event {
+            size: u64::MAX,
+            time: u64::MAX,
+            other_time: Some(0),
+            ..Event::new(EventKind::UnknownFree, 5, 0, stack)
+        };
         let back = Event::from_words(event.to_words());
         let other_time = Some(u64::MAX - (((1 << 49) - 2) << 8));
-        assert_eq!(back, Some(Event { size: (1 << 47) - 1, other_time, ..event }));
+        assert_eq!(
+            back,
+            Some(Event {
+                size: (1 << 47) - 1,
+                other_time,
+                ..event
+            })
+        );
     }
 
     #[test]
     fn other_time_is_at_most_255_units_late() {
         for late in [0u64, 1, 255, 256, 257, 123_456_789] {
-            let event = Event { time: 1 << 40, other_time: Some((1 << 40) - late), ..Event::new(EventKind::Free, 5, 0, None) };
+            let event = Event {
+                time: 1 << 40,
+                other_time: Some((1 << 40) - late),
+                ..Event::new(EventKind::Free, 5, 0, None)
+            };
             let back = Event::from_words(event.to_words()).and_then(|event| event.other_time);
             assert!(back.is_some_and(|time| time >= (1 << 40) - late && time - ((1 << 40) - late) < 256));
         }

@@ -6,9 +6,9 @@
 //! both copies ([`EventImage::parse_twice`]). That is sound because a place number never comes
 //! back: an entry DONE with the same number in both copies did not change in between.
 
-use super::event::{EVENT_WORDS, Event};
-use super::place::{CURSOR, Cursor, PLACE_MASK, WASTED, LAPPED, EXPIRED};
 use super::entry::{DONE, STATE_MASK};
+use super::event::{EVENT_WORDS, Event};
+use super::place::{CURSOR, Cursor, EXPIRED, LAPPED, PLACE_MASK, WASTED};
 use super::{HEADER_LINES, MAGIC, RingConfig, RingStats, VERSION};
 use crate::section::{LINE_BYTES, SectionError, word_at};
 
@@ -20,18 +20,30 @@ pub struct RingHeaderImage {
 }
 
 /// The configuration that header words record; `word` reads the words of the first line.
-pub(super) fn checked_config(magic: u64, word: impl Fn(usize) -> u64) -> Result<RingConfig, SectionError> {
+pub(super) fn checked_config(
+    magic: u64,
+    word: impl Fn(usize) -> u64,
+) -> Result<RingConfig, SectionError> {
     if magic != MAGIC {
         return Err(SectionError::Foreign { what: "ring" });
     }
     if word(1) != VERSION {
         return Err(SectionError::Version { found: word(1) });
     }
-    let narrow = |index: usize, field: &'static str| u32::try_from(word(index)).map_err(|_| SectionError::Damaged { field });
-    let config = RingConfig { event_count: narrow(2, "event_count")?, shard_count: narrow(3, "shard_count")? };
-    config.check().map_err(|_| SectionError::Damaged { field: "event_count or shard_count" })?;
+    let narrow = |index: usize, field: &'static str| {
+        u32::try_from(word(index)).map_err(|_| SectionError::Damaged { field })
+    };
+    let config = RingConfig {
+        event_count: narrow(2, "event_count")?,
+        shard_count: narrow(3, "shard_count")?,
+    };
+    config.check().map_err(|_| SectionError::Damaged {
+        field: "event_count or shard_count",
+    })?;
     if word(4) != u64::from(config.entry_count()) {
-        return Err(SectionError::Damaged { field: "entry_count" });
+        return Err(SectionError::Damaged {
+            field: "entry_count",
+        });
     }
     Ok(config)
 }
@@ -46,14 +58,23 @@ impl RingHeaderImage {
     /// What is wrong with them.
     pub fn parse(bytes: &[u8], section_bytes: u64) -> Result<RingHeaderImage, SectionError> {
         if bytes.len() < Self::BYTES {
-            return Err(SectionError::TooShort { given_bytes: bytes.len() as u64, needed_bytes: Self::BYTES as u64 });
+            return Err(SectionError::TooShort {
+                given_bytes: bytes.len() as u64,
+                needed_bytes: Self::BYTES as u64,
+            });
         }
         let config = checked_config(word_at(bytes, 0), |index| word_at(bytes, index))?;
         let needed_bytes = (config.line_count() * LINE_BYTES) as u64;
         if section_bytes < needed_bytes {
-            return Err(SectionError::TooShort { given_bytes: section_bytes, needed_bytes });
+            return Err(SectionError::TooShort {
+                given_bytes: section_bytes,
+                needed_bytes,
+            });
         }
-        Ok(RingHeaderImage { config, head: word_at(bytes, LINE_BYTES / 8) })
+        Ok(RingHeaderImage {
+            config,
+            head: word_at(bytes, LINE_BYTES / 8),
+        })
     }
 
     /// The shape of the ring.
@@ -68,17 +89,28 @@ impl RingHeaderImage {
 
     /// Offset of the first entry in the ring, and the number of entries; 64 bytes each.
     pub fn entries(&self) -> (u64, u32) {
-        (((HEADER_LINES + self.config.shard_count as usize) * LINE_BYTES) as u64, self.config.entry_count())
+        (
+            ((HEADER_LINES + self.config.shard_count as usize) * LINE_BYTES) as u64,
+            self.config.entry_count(),
+        )
     }
 
     /// The counters, from the copied lines of all shards.
     pub fn stats(&self, shard_bytes: &[u8]) -> RingStats {
         let lines = || shard_bytes.chunks_exact(LINE_BYTES);
-        let sum = |word: usize| lines().fold(0u64, |sum, line| sum.saturating_add(word_at(line, word)));
-        let left = lines().fold(0u64, |sum, line| sum.saturating_add(Cursor(word_at(line, CURSOR)).left()));
+        let sum =
+            |word: usize| lines().fold(0u64, |sum, line| sum.saturating_add(word_at(line, word)));
+        let left = lines().fold(0u64, |sum, line| {
+            sum.saturating_add(Cursor(word_at(line, CURSOR)).left())
+        });
         let events = self.head.saturating_sub(sum(WASTED).saturating_add(left));
         let kept = events.min(self.config.entry_count().into());
-        RingStats { events, overwritten: events - kept, lapped: sum(LAPPED), expired: sum(EXPIRED) }
+        RingStats {
+            events,
+            overwritten: events - kept,
+            lapped: sum(LAPPED),
+            expired: sum(EXPIRED),
+        }
     }
 
     /// Whether an event's place is among those that the ring answers for (not older than a lap).
@@ -105,12 +137,19 @@ impl EventImage {
             return None;
         }
         let words: [u64; EVENT_WORDS] = core::array::from_fn(|index| word_at(bytes, index + 1));
-        Some(EventImage { number: sequence >> 2, event: Event::from_words(words)? })
+        Some(EventImage {
+            number: sequence >> 2,
+            event: Event::from_words(words)?,
+        })
     }
 
     /// The event of an entry that may be written meanwhile, from two copies made one after the
     /// other; `None` also when it changed in between.
     pub fn parse_twice(first: &[u8; LINE_BYTES], second: &[u8; LINE_BYTES]) -> Option<EventImage> {
-        if first == second { EventImage::parse(first) } else { None }
+        if first == second {
+            EventImage::parse(first)
+        } else {
+            None
+        }
     }
 }

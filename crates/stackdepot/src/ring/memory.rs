@@ -12,7 +12,10 @@ use crate::section::{LINE_BYTES, WordLine};
 use crate::sync::Ordering;
 
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "memory that the caller maps is vouched for by the caller")]
+#[expect(
+    unsafe_code,
+    reason = "memory that the caller maps is vouched for by the caller"
+)]
 mod real {
     use super::*;
     use crate::layout::Line;
@@ -39,8 +42,14 @@ mod real {
         ///
         /// # Errors
         /// A configuration out of its limits, or a `base` that is no multiple of 64.
-        pub unsafe fn create(base: NonNull<u8>, config: &RingConfig) -> Result<Ring<'r>, ConfigError> {
-            let unaligned = ConfigError::Unaligned { address: base.addr().get(), alignment: LINE_BYTES };
+        pub unsafe fn create(
+            base: NonNull<u8>,
+            config: &RingConfig,
+        ) -> Result<Ring<'r>, ConfigError> {
+            let unaligned = ConfigError::Unaligned {
+                address: base.addr().get(),
+                alignment: LINE_BYTES,
+            };
             // SAFETY: the caller's promise, passed on.
             let lines = unsafe { lines_at(base, ring_bytes(config)?) }.map_err(|_| unaligned)?;
             Ring::write_header(lines, config);
@@ -58,10 +67,18 @@ mod real {
         pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<Ring<'r>, SectionError> {
             // SAFETY: the caller's promise, passed on.
             let lines = unsafe { lines_at(base, bytes) }?;
-            let header = lines.first().ok_or(SectionError::TooShort { given_bytes: bytes as u64, needed_bytes: LINE_BYTES as u64 })?;
+            let header = lines.first().ok_or(SectionError::TooShort {
+                given_bytes: bytes as u64,
+                needed_bytes: LINE_BYTES as u64,
+            })?;
             // ORDERING: Acquire, partner: `write_header`.
             let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| header.0.get(index).map_or(0, |word| word.load(Ordering::Relaxed));
+            let word = |index: usize| {
+                header
+                    .0
+                    .get(index)
+                    .map_or(0, |word| word.load(Ordering::Relaxed))
+            };
             let config = image::checked_config(magic, word)?;
             Ring::view(lines, &config)
         }
@@ -69,14 +86,22 @@ mod real {
 
     fn too_short(lines: &[WordLine], config: &RingConfig) -> ConfigError {
         let given = (lines.len() * LINE_BYTES) as u64;
-        ConfigError::OutOfRange { field: "ring bytes", value: given, least: (config.line_count() * LINE_BYTES) as u64, most: u64::MAX }
+        ConfigError::OutOfRange {
+            field: "ring bytes",
+            value: given,
+            least: (config.line_count() * LINE_BYTES) as u64,
+            most: u64::MAX,
+        }
     }
 }
 
 #[cfg(loom)]
 impl<'r> Ring<'r> {
     /// A ring over loom's boxes.
-    pub fn of_memory(memory: &'r crate::section::SectionMemory, config: &RingConfig) -> Result<Ring<'r>, SectionError> {
+    pub fn of_memory(
+        memory: &'r crate::section::SectionMemory,
+        config: &RingConfig,
+    ) -> Result<Ring<'r>, SectionError> {
         Ring::write_header(memory.lines(), config);
         Ring::view(memory.lines(), config)
     }

@@ -89,12 +89,20 @@ impl Cursor {
 
     /// Places of the chunk that nobody took.
     pub const fn left(self) -> u64 {
-        if self.last() == 0 || self.low() > Self::CHUNK_LIMIT { 0 } else { Self::CHUNK_LIMIT + 1 - self.low() }
+        if self.last() == 0 || self.low() > Self::CHUNK_LIMIT {
+            0
+        } else {
+            Self::CHUNK_LIMIT + 1 - self.low()
+        }
     }
 
     /// The place that a `fetch_add` which returned `self` took.
     const fn place(self) -> Option<u64> {
-        if self.left() == 0 { None } else { Some((self.last() + self.low()).wrapping_sub(Self::CHUNK_LIMIT) & PLACE_MASK) }
+        if self.left() == 0 {
+            None
+        } else {
+            Some((self.last() + self.low()).wrapping_sub(Self::CHUNK_LIMIT) & PLACE_MASK)
+        }
     }
 
     /// Whether the one who saw `self` brings the next chunk; one in 64 of those who come too
@@ -169,7 +177,9 @@ impl Places<'_> {
         let elapsed = head.wrapping_sub(shard.0[CHUNK_START].load(relaxed));
         let next = match aged {
             true => (size / 4).max(1),
-            false if elapsed.saturating_mul(4) <= self.tick_events.get() => (size * 2).min(self.most_chunk),
+            false if elapsed.saturating_mul(4) <= self.tick_events.get() => {
+                (size * 2).min(self.most_chunk)
+            }
             false => size,
         };
         shard.0[CHUNK_SIZE].store(next, relaxed);

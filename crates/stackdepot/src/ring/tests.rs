@@ -1,5 +1,10 @@
 //! The ring against a naive queue, with threads that sleep anywhere, and as bytes.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "tests"
+)]
 
 extern crate std;
 
@@ -33,18 +38,42 @@ fn memory(config: &RingConfig) -> Vec<Line> {
 fn claim(ring: &Ring<'_>, clock: &AtomicU32, shard: usize) -> Place {
     let (number, ticks) = ring.places.take(shard % ring.config.shard_count as usize);
     let tick = clock.fetch_add(ticks, Ordering::Relaxed) + ticks;
-    Place { number, tick: Tick(tick), shard: shard % ring.config.shard_count as usize }
+    Place {
+        number,
+        tick: Tick(tick),
+        shard: shard % ring.config.shard_count as usize,
+    }
 }
 
 /// An event all of whose numbers follow from one.
 fn event_of(number: u64) -> Event {
-    let stack = Some(WeakHandle::new((number as u32 & 0xffff) + 1, (number >> 16) as u32));
-    let kind = if number.is_multiple_of(3) { EventKind::Free } else { EventKind::Alloc };
-    Event { time: number, thread: number as u32 ^ 0x55, other_thread: !number as u32, other_stack: stack, ..Event::new(kind, number << 4, number ^ 1, stack) }
+    let stack = Some(WeakHandle::new(
+        (number as u32 & 0xffff) + 1,
+        (number >> 16) as u32,
+    ));
+    let kind = if number.is_multiple_of(3) {
+        EventKind::Free
+    } else {
+        EventKind::Alloc
+    };
+    Event {
+        time: number,
+        thread: number as u32 ^ 0x55,
+        other_thread: !number as u32,
+        other_stack: stack,
+        ..Event::new(kind, number << 4, number ^ 1, stack)
+    }
 }
 
 fn assert_whole(event: &Event) {
-    assert_eq!(Event { from: Tick(0), ..*event }, event_of(event.time), "a torn event");
+    assert_eq!(
+        Event {
+            from: Tick(0),
+            ..*event
+        },
+        event_of(event.time),
+        "a torn event"
+    );
 }
 
 fn push(ring: &Ring<'_>, clock: &AtomicU32, shard: usize, number: u64) -> Pushed {
@@ -64,12 +93,25 @@ fn one_shard_keeps_exactly_the_newest_events_and_their_leases() {
             model.push_front(number);
             model.truncate(event_count as usize);
             let found: Vec<Event> = ring.events().collect();
-            assert!(found.iter().map(|event| event.time).eq(model.iter().copied()));
+            assert!(
+                found
+                    .iter()
+                    .map(|event| event.time)
+                    .eq(model.iter().copied())
+            );
             found.iter().for_each(assert_whole);
             let now = Tick(clock.load(Ordering::Relaxed));
-            assert!(found.iter().all(|event| !event.from.is_over(now, config.lease_ticks() - 1)), "one tick is to spare");
+            assert!(
+                found
+                    .iter()
+                    .all(|event| !event.from.is_over(now, config.lease_ticks() - 1)),
+                "one tick is to spare"
+            );
             let stats = ring.stats();
-            assert_eq!((stats.events, stats.overwritten, stats.lapped), (number + 1, number + 1 - model.len() as u64, 0));
+            assert_eq!(
+                (stats.events, stats.overwritten, stats.lapped),
+                (number + 1, number + 1 - model.len() as u64, 0)
+            );
         }
     }
 }
@@ -102,7 +144,10 @@ fn place_numbers_wrap_without_losing_events() {
 fn shards_of_any_speed_keep_the_newest_events() {
     let mut random = Random(7);
     for (event_count, shard_count) in [(1024, 4), (2048, 16), (512, 2), (4096, 5)] {
-        let config = RingConfig { event_count, shard_count };
+        let config = RingConfig {
+            event_count,
+            shard_count,
+        };
         assert!(config.most_chunk() > 1);
         let mut lines = memory(&config);
         let ring = Ring::new(&mut lines, &config).unwrap();
@@ -110,10 +155,19 @@ fn shards_of_any_speed_keep_the_newest_events() {
         let mut speeds: Vec<u64> = vec![];
         for number in 0..40 * u64::from(event_count) {
             if number % u64::from(event_count) == 0 {
-                speeds = (0..shard_count).map(|_| 1 << (2 * random.below(8))).collect();
+                speeds = (0..shard_count)
+                    .map(|_| 1 << (2 * random.below(8)))
+                    .collect();
             }
             let mut at = random.below(speeds.iter().sum());
-            let shard = speeds.iter().position(|speed| { let hit = at < *speed; at = at.wrapping_sub(*speed); hit }).unwrap();
+            let shard = speeds
+                .iter()
+                .position(|speed| {
+                    let hit = at < *speed;
+                    at = at.wrapping_sub(*speed);
+                    hit
+                })
+                .unwrap();
             assert_eq!(push(&ring, &clock, shard, number), Pushed::Yes);
             assert_eq!(ring.stats().events, number + 1);
             if number % 97 == 0 {
@@ -127,11 +181,24 @@ fn shards_of_any_speed_keep_the_newest_events() {
 fn assert_newest(ring: &Ring<'_>, clock: &AtomicU32, event_count: u64) {
     let now = Tick(clock.load(Ordering::Relaxed));
     let expected = event_count.min(ring.config.event_count.into());
-    let mut found: Vec<u64> = ring.events().filter(|event| !event.from.is_over(now, ring.lease_ticks())).map(|event| { assert_whole(&event); event.time }).collect();
+    let mut found: Vec<u64> = ring
+        .events()
+        .filter(|event| !event.from.is_over(now, ring.lease_ticks()))
+        .map(|event| {
+            assert_whole(&event);
+            event.time
+        })
+        .collect();
     found.sort_unstable();
     found.dedup();
-    let newest = found.iter().filter(|time| **time + expected >= event_count).count() as u64;
-    assert!(newest * 100 >= expected * 99, "{newest} of the newest {expected} events");
+    let newest = found
+        .iter()
+        .filter(|time| **time + expected >= event_count)
+        .count() as u64;
+    assert!(
+        newest * 100 >= expected * 99,
+        "{newest} of the newest {expected} events"
+    );
 }
 
 #[test]
@@ -157,18 +224,30 @@ fn sleepers_never_leave_an_event_without_its_lease() {
                 clock.fetch_add(owed, Ordering::Relaxed);
                 owed = 0;
             }
-            asleep.push((Place { number: place_number, tick: Tick(clock.load(Ordering::Relaxed)), shard: 0 }, number));
+            asleep.push((
+                Place {
+                    number: place_number,
+                    tick: Tick(clock.load(Ordering::Relaxed)),
+                    shard: 0,
+                },
+                number,
+            ));
             while asleep.len() > 1 && random.below(3) != 0 {
-                let (place, number) = asleep.swap_remove(random.below(asleep.len() as u64) as usize);
+                let (place, number) =
+                    asleep.swap_remove(random.below(asleep.len() as u64) as usize);
                 written += u64::from(ring.fill(place, &event_of(number)) == Pushed::Yes);
             }
             if number % 50 == 0 {
                 let now = Tick(clock.load(Ordering::Relaxed) + owed);
-                ring.events().for_each(|event| assert!(!event.from.is_over(now, ring.lease_ticks())));
+                ring.events()
+                    .for_each(|event| assert!(!event.from.is_over(now, ring.lease_ticks())));
             }
         }
         let stats = ring.stats();
-        assert_eq!((stats.events, written + stats.lapped + asleep.len() as u64), (20_000, 20_000));
+        assert_eq!(
+            (stats.events, written + stats.lapped + asleep.len() as u64),
+            (20_000, 20_000)
+        );
     }
 }
 
@@ -183,8 +262,19 @@ fn writer_a_lap_late_drops_its_event() {
         assert_eq!(push(&ring, &clock, 0, number), Pushed::Yes);
     }
     assert_eq!(ring.fill(late, &event_of(0)), Pushed::Lapped);
-    assert_eq!(ring.events().map(|event| event.time).collect::<Vec<_>>(), (1..=16).rev().collect::<Vec<_>>());
-    assert_eq!(ring.stats(), RingStats { events: 17, overwritten: 1, lapped: 1, expired: 0 });
+    assert_eq!(
+        ring.events().map(|event| event.time).collect::<Vec<_>>(),
+        (1..=16).rev().collect::<Vec<_>>()
+    );
+    assert_eq!(
+        ring.stats(),
+        RingStats {
+            events: 17,
+            overwritten: 1,
+            lapped: 1,
+            expired: 0
+        }
+    );
 }
 
 #[test]
@@ -200,7 +290,10 @@ fn entry_of_a_killed_writer_is_skipped_until_the_ring_is_opened_again() {
     assert_eq!(ring.events().count(), 15);
     for number in 21..21 + 16 {
         let lapped = number == 21 + 15;
-        assert_eq!(push(&ring, &clock, 0, number), if lapped { Pushed::Lapped } else { Pushed::Yes });
+        assert_eq!(
+            push(&ring, &clock, 0, number),
+            if lapped { Pushed::Lapped } else { Pushed::Yes }
+        );
     }
     ring.reset_in_flight();
     (40..56).for_each(|number| assert_eq!(push(&ring, &clock, 0, number), Pushed::Yes));
@@ -209,7 +302,10 @@ fn entry_of_a_killed_writer_is_skipped_until_the_ring_is_opened_again() {
 
 #[test]
 fn dead_chunk_bringer_does_not_stop_its_shard() {
-    let config = RingConfig { event_count: 1024, shard_count: 2 };
+    let config = RingConfig {
+        event_count: 1024,
+        shard_count: 2,
+    };
     let mut lines = memory(&config);
     let ring = Ring::new(&mut lines, &config).unwrap();
     let clock = AtomicU32::new(0);
@@ -222,22 +318,40 @@ fn dead_chunk_bringer_does_not_stop_its_shard() {
     (500..900).for_each(|number| assert_eq!(push(&ring, &clock, 0, number), Pushed::Yes));
     assert_eq!(ring.stats().events, before + 400);
     let bringing = Cursor(cursor.load(Ordering::Relaxed));
-    assert!(bringing.left() > 0, "the shard has chunks again: {bringing:?}");
+    assert!(
+        bringing.left() > 0,
+        "the shard has chunks again: {bringing:?}"
+    );
 }
 
 #[test]
 fn threads_lose_nothing_silently_and_readers_see_whole_events() {
     const EACH: u64 = 60_000;
     for shard_count in [1u32, 2, 4] {
-        let config = RingConfig { event_count: 1024, shard_count };
+        let config = RingConfig {
+            event_count: 1024,
+            shard_count,
+        };
         let mut lines = memory(&config);
         let ring = Ring::new(&mut lines, &config).unwrap();
         let clock = AtomicU32::new(0);
         let done = AtomicU32::new(0);
         let lapped: u64 = std::thread::scope(|scope| {
-            scope.spawn(|| while done.load(Ordering::Relaxed) == 0 { ring.events().for_each(|event| assert_whole(&event)) });
-            let writer = |thread: u64| (0..EACH).filter(|at| push(&ring, &clock, thread as usize, at * 4 + thread) == Pushed::Lapped).count() as u64;
-            let writers: Vec<_> = (0..4).map(|thread| scope.spawn(move || writer(thread))).collect();
+            scope.spawn(|| {
+                while done.load(Ordering::Relaxed) == 0 {
+                    ring.events().for_each(|event| assert_whole(&event))
+                }
+            });
+            let writer = |thread: u64| {
+                (0..EACH)
+                    .filter(|at| {
+                        push(&ring, &clock, thread as usize, at * 4 + thread) == Pushed::Lapped
+                    })
+                    .count() as u64
+            };
+            let writers: Vec<_> = (0..4)
+                .map(|thread| scope.spawn(move || writer(thread)))
+                .collect();
             let joined: Vec<_> = writers.into_iter().map(|writer| writer.join()).collect();
             done.store(1, Ordering::Relaxed);
             joined.into_iter().map(|lapped| lapped.unwrap()).sum()
@@ -245,45 +359,100 @@ fn threads_lose_nothing_silently_and_readers_see_whole_events() {
         let stats = ring.stats();
         assert_eq!((stats.events, stats.lapped), (4 * EACH, lapped));
         let now = Tick(clock.load(Ordering::Relaxed));
-        let found: Vec<u64> = ring.events().map(|event| { assert!(!event.from.is_over(now, config.lease_ticks() + 2)); event.time }).collect();
-        println!("{shard_count} shards: {} of 1024 there, {lapped} lapped", found.len());
+        let found: Vec<u64> = ring
+            .events()
+            .map(|event| {
+                assert!(!event.from.is_over(now, config.lease_ticks() + 2));
+                event.time
+            })
+            .collect();
+        println!(
+            "{shard_count} shards: {} of 1024 there, {lapped} lapped",
+            found.len()
+        );
         assert!(found.len() <= 1024 && found.len() * 100 >= 1024 * 99);
         for thread in 0..4 {
-            let own: Vec<u64> = found.iter().copied().filter(|time| time % 4 == thread).collect();
-            assert!(own.windows(2).all(|pair| pair[0] > pair[1]), "a thread's events are in order");
+            let own: Vec<u64> = found
+                .iter()
+                .copied()
+                .filter(|time| time % 4 == thread)
+                .collect();
+            assert!(
+                own.windows(2).all(|pair| pair[0] > pair[1]),
+                "a thread's events are in order"
+            );
         }
     }
 }
 
 #[test]
 fn copied_bytes_show_what_the_ring_holds() {
-    let config = RingConfig { event_count: 512, shard_count: 3 };
+    let config = RingConfig {
+        event_count: 512,
+        shard_count: 3,
+    };
     let mut lines = memory(&config);
     let (bytes, expected, stats) = {
         let ring = Ring::new(&mut lines, &config).unwrap();
         let clock = AtomicU32::new(0);
-        (0..2000).for_each(|number| assert_eq!(push(&ring, &clock, number as usize % 3, number), Pushed::Yes));
+        (0..2000).for_each(|number| {
+            assert_eq!(
+                push(&ring, &clock, number as usize % 3, number),
+                Pushed::Yes
+            )
+        });
         let expected: Vec<Event> = ring.events().collect();
         (bytes_of(&ring), expected, ring.stats())
     };
     let header = RingHeaderImage::parse(&bytes, bytes.len() as u64).unwrap();
     assert_eq!(header.config(), config);
     let (at, count) = header.shards();
-    assert_eq!(header.stats(&bytes[at as usize..][..count as usize * LINE_BYTES]), stats);
+    assert_eq!(
+        header.stats(&bytes[at as usize..][..count as usize * LINE_BYTES]),
+        stats
+    );
     let (at, count) = header.entries();
-    let entries = bytes[at as usize..].chunks_exact(LINE_BYTES).take(count as usize);
-    let mut found: Vec<EventImage> = entries.filter_map(|entry| EventImage::parse(entry.try_into().unwrap())).filter(|event| header.is_current(event)).collect();
+    let entries = bytes[at as usize..]
+        .chunks_exact(LINE_BYTES)
+        .take(count as usize);
+    let mut found: Vec<EventImage> = entries
+        .filter_map(|entry| EventImage::parse(entry.try_into().unwrap()))
+        .filter(|event| header.is_current(event))
+        .collect();
     found.sort_by_key(|event| core::cmp::Reverse(event.number));
     assert!(found.iter().map(|event| event.event).take(512).eq(expected));
 }
 
 /// The ring's lines as a reader of the file sees them.
 fn bytes_of(ring: &Ring<'_>) -> Vec<u8> {
-    let header = [MAGIC, VERSION, ring.config.event_count.into(), ring.config.shard_count.into(), ring.config.entry_count().into(), 0, 0, 0];
-    let head = [ring.places.head.load(Ordering::Relaxed), 0, 0, 0, 0, 0, 0, 0];
+    let header = [
+        MAGIC,
+        VERSION,
+        ring.config.event_count.into(),
+        ring.config.shard_count.into(),
+        ring.config.entry_count().into(),
+        0,
+        0,
+        0,
+    ];
+    let head = [
+        ring.places.head.load(Ordering::Relaxed),
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     let lines = ring.places.shards.iter().chain(ring.entries);
     let words = lines.flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
-    header.into_iter().chain(head).chain(words).flat_map(u64::to_le_bytes).collect()
+    header
+        .into_iter()
+        .chain(head)
+        .chain(words)
+        .flat_map(u64::to_le_bytes)
+        .collect()
 }
 
 #[test]
@@ -292,11 +461,24 @@ fn hostile_bytes_are_refused() {
     let mut lines = memory(&config);
     let ring = Ring::new(&mut lines, &config).unwrap();
     let good = bytes_of(&ring);
-    let refused = |bytes: &[u8], section_bytes: usize| format!("{}", RingHeaderImage::parse(bytes, section_bytes as u64).unwrap_err());
+    let refused = |bytes: &[u8], section_bytes: usize| {
+        format!(
+            "{}",
+            RingHeaderImage::parse(bytes, section_bytes as u64).unwrap_err()
+        )
+    };
     assert!(refused(&good[..100], good.len()).contains("needs 128 bytes"));
     assert!(refused(&good, good.len() - 1).contains("bytes"));
     assert!(refused(&[0; 128], good.len()).contains("magic"));
-    for (word, value) in [(1, 2), (2, 0), (2, u64::MAX), (2, 1 << 25), (3, 0), (3, 1 << 20), (4, 65)] {
+    for (word, value) in [
+        (1, 2),
+        (2, 0),
+        (2, u64::MAX),
+        (2, 1 << 25),
+        (3, 0),
+        (3, 1 << 20),
+        (4, 65),
+    ] {
         let mut bytes = good.clone();
         bytes[word * 8..][..8].copy_from_slice(&u64::to_le_bytes(value));
         refused(&bytes, good.len());
@@ -313,8 +495,17 @@ fn hostile_bytes_are_refused() {
 
 #[test]
 fn absurd_shapes_are_named() {
-    for (event_count, shard_count, field) in [(15, 1, "event_count"), ((1 << 24) + 1, 1, "event_count"), (16, 0, "shard_count"), (16, 1025, "shard_count")] {
-        let error = ring_bytes(&RingConfig { event_count, shard_count }).unwrap_err();
+    for (event_count, shard_count, field) in [
+        (15, 1, "event_count"),
+        ((1 << 24) + 1, 1, "event_count"),
+        (16, 0, "shard_count"),
+        (16, 1025, "shard_count"),
+    ] {
+        let error = ring_bytes(&RingConfig {
+            event_count,
+            shard_count,
+        })
+        .unwrap_err();
         assert!(format!("{error}").contains(field));
     }
     let config = RingConfig::new(64);

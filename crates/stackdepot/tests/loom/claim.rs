@@ -10,7 +10,10 @@ fn two_threads_claim_different_free_slots() {
         let other = spawn(&memory, |depot| depot.save_acquire(&[9]));
         let mine = depot.save_acquire(&[7]);
         let theirs = other.join().unwrap();
-        assert!(mine.is_ok() && theirs.is_ok(), "{mine:?}, {theirs:?}: but there is room for both");
+        assert!(
+            mine.is_ok() && theirs.is_ok(),
+            "{mine:?}, {theirs:?}: but there is room for both"
+        );
         assert_held(depot, mine, &[7]);
         assert_held(depot, theirs, &[9]);
         assert_nothing_is_held(depot, 2);
@@ -25,7 +28,12 @@ fn two_threads_share_the_last_free_slot_and_the_hint() {
         let mine = depot.save_acquire(&[7]);
         let theirs = other.join().unwrap();
         assert!(mine.is_ok() || theirs.is_ok(), "{mine:?}, {theirs:?}");
-        assert!([mine, theirs].iter().all(|answer| matches!(answer, Ok(_) | Err(SaveError::Full | SaveError::Contended))));
+        assert!(
+            [mine, theirs].iter().all(|answer| matches!(
+                answer,
+                Ok(_) | Err(SaveError::Full | SaveError::Contended)
+            ))
+        );
         assert_held(depot, mine, &[7]);
         assert_held(depot, theirs, &[9]);
         assert_nothing_is_held(depot, 1);

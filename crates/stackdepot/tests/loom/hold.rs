@@ -28,7 +28,10 @@ fn a_stack_that_was_acquired_is_not_retired() {
 
 #[test]
 fn a_put_stack_is_retired_only_after_its_holder_is_done() {
-    let config = Config { payload_words: 1, ..config() };
+    let config = Config {
+        payload_words: 1,
+        ..config()
+    };
     check(None, 1, config, |memory| {
         let depot = Depot::of(&memory);
         let held = depot.save_acquire(&[7]).unwrap();
@@ -38,7 +41,11 @@ fn a_put_stack_is_retired_only_after_its_holder_is_done() {
         let other = evicter.join().unwrap();
         let (kept, evicted) = (depot.payload(held.weak), depot.stats().evicted_payload[0]);
         match other {
-            Ok(other) => assert_eq!((depot.payload(other).unwrap()[0], evicted), (0, 5), "numbers of two stacks are mixed"),
+            Ok(other) => assert_eq!(
+                (depot.payload(other).unwrap()[0], evicted),
+                (0, 5),
+                "numbers of two stacks are mixed"
+            ),
             Err(_) => assert_eq!((kept.unwrap()[0], evicted), (5, 0)),
         }
     });
@@ -60,7 +67,10 @@ fn full_is_not_answered_for_ever_after_a_put() {
 
 #[test]
 fn payload_of_an_evicted_stack_is_never_that_of_the_next() {
-    let config = Config { payload_words: 1, ..config() };
+    let config = Config {
+        payload_words: 1,
+        ..config()
+    };
     check(3, 1, config, |memory| {
         let depot = Depot::of(&memory);
         let held = depot.save_acquire(&[7]).unwrap();
@@ -79,7 +89,11 @@ fn payload_of_an_evicted_stack_is_never_that_of_the_next() {
 }
 
 fn leases(lease_ticks: u32) -> Config {
-    Config { references: false, lease_ticks, ..Config::new(0) }
+    Config {
+        references: false,
+        lease_ticks,
+        ..Config::new(0)
+    }
 }
 
 /// The evicter may read the clock before the tick and the stamp after the renewal.
@@ -92,11 +106,22 @@ fn a_lease_that_was_renewed_while_the_clock_moved_is_not_retired() {
         let evicter = spawn(&memory, |depot| depot.save(&[9]));
         depot.advance(1);
         if depot.renew(weak).is_ok() {
-            assert_eq!(frames_at(depot, weak), Some(vec![7]), "evicted while leased");
+            assert_eq!(
+                frames_at(depot, weak),
+                Some(vec![7]),
+                "evicted while leased"
+            );
             assert!(evicter.join().unwrap().is_err());
-            assert_eq!(frames_at(depot, weak), Some(vec![7]), "evicted while leased");
+            assert_eq!(
+                frames_at(depot, weak),
+                Some(vec![7]),
+                "evicted while leased"
+            );
         } else {
-            assert_eq!(frames_at(depot, evicter.join().unwrap().unwrap()), Some(vec![9]));
+            assert_eq!(
+                frames_at(depot, evicter.join().unwrap().unwrap()),
+                Some(vec![9])
+            );
         }
     });
 }
@@ -116,6 +141,9 @@ fn a_tick_during_a_save_shortens_no_lease() {
         let Ok(leased) = leased else { return };
         let is_leased = depot.now().0 - leased.from.0 <= 1;
         let found = frames_at(depot, leased.weak);
-        assert!(found == Some(vec![7]) || (found.is_none() && !is_leased), "evicted while leased");
+        assert!(
+            found == Some(vec![7]) || (found.is_none() && !is_leased),
+            "evicted while leased"
+        );
     });
 }

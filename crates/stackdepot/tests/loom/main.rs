@@ -8,7 +8,11 @@
 //! A model is kept small by doing less in each thread, never by a bound below 3: what is said
 //! about bounds here counts involuntary switches, `None` means all of them.
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "models stop where they fail")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "models stop where they fail"
+)]
 
 mod claim;
 mod hold;
@@ -24,11 +28,21 @@ use std::time::Instant;
 
 /// Counted references, no leases, no payload.
 fn config() -> Config {
-    Config { references: true, lease_ticks: 0, payload_words: 0, ..Config::new(0) }
+    Config {
+        references: true,
+        lease_ticks: 0,
+        payload_words: 0,
+        ..Config::new(0)
+    }
 }
 
 /// Runs a model in every way that the preemption bound allows, and says how many those were.
-fn check(preemption_bound: impl Into<Option<usize>>, slot_count: u32, config: Config, model: impl Fn(Arc<Memory>) + Send + Sync + 'static) {
+fn check(
+    preemption_bound: impl Into<Option<usize>>,
+    slot_count: u32,
+    config: Config,
+    model: impl Fn(Arc<Memory>) + Send + Sync + 'static,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemption_bound.into();
     builder.max_branches = 20_000;
@@ -38,11 +52,18 @@ fn check(preemption_bound: impl Into<Option<usize>>, slot_count: u32, config: Co
         counted.fetch_add(1, Ordering::Relaxed);
         model(Arc::new(Memory::new(slot_count, &config)));
     });
-    println!("{} executions in {:.1} s", count.load(Ordering::Relaxed), started.elapsed().as_secs_f32());
+    println!(
+        "{} executions in {:.1} s",
+        count.load(Ordering::Relaxed),
+        started.elapsed().as_secs_f32()
+    );
 }
 
 /// Starts a thread that works on the same depot.
-fn spawn<T: 'static>(memory: &Arc<Memory>, work: impl FnOnce(Depot<'_>) -> T + 'static) -> JoinHandle<T> {
+fn spawn<T: 'static>(
+    memory: &Arc<Memory>,
+    work: impl FnOnce(Depot<'_>) -> T + 'static,
+) -> JoinHandle<T> {
     let memory = memory.clone();
     loom::thread::spawn(move || work(Depot::of(&memory)))
 }
@@ -56,7 +77,11 @@ fn frames_at(depot: Depot<'_>, weak: WeakHandle) -> Option<Vec<u64>> {
 /// A stack that was saved with a reference is there, whole, until the put.
 fn assert_held(depot: Depot<'_>, held: Result<Held, SaveError>, frames: &[u64]) {
     if let Ok(held) = held {
-        assert_eq!(frames_at(depot, held.weak).as_deref(), Some(frames), "{held:?} is held, but not there");
+        assert_eq!(
+            frames_at(depot, held.weak).as_deref(),
+            Some(frames),
+            "{held:?} is held, but not there"
+        );
         depot.put(held.handle);
     }
 }
@@ -66,7 +91,13 @@ fn assert_nothing_is_held(depot: Depot<'_>, slot_count: u64) {
     for number in 0..slot_count {
         let frame = 100 + number;
         // The first attempt may end at second chances.
-        let held = depot.save_acquire(&[frame]).or_else(|_| depot.save_acquire(&[frame]));
-        assert!(held.is_ok(), "{} of {slot_count} slots are leaked: {held:?}", slot_count - number);
+        let held = depot
+            .save_acquire(&[frame])
+            .or_else(|_| depot.save_acquire(&[frame]));
+        assert!(
+            held.is_ok(),
+            "{} of {slot_count} slots are leaked: {held:?}",
+            slot_count - number
+        );
     }
 }

@@ -13,8 +13,16 @@ fn is_refusal(answer: &Answer) -> bool {
 fn assert_stored_once(answers: &[Answer]) {
     let mut stored = answers.iter().filter_map(|answer| answer.ok());
     let first = stored.next();
-    assert!(stored.all(|held| Some(held) == first), "stored twice: {answers:?}");
-    assert!(answers.iter().all(|answer| answer.is_ok() || is_refusal(answer)), "{answers:?}");
+    assert!(
+        stored.all(|held| Some(held) == first),
+        "stored twice: {answers:?}"
+    );
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer.is_ok() || is_refusal(answer)),
+        "{answers:?}"
+    );
 }
 
 #[test]
@@ -24,7 +32,9 @@ fn two_threads_that_save_the_same_stack_get_the_same_name() {
         let depot = Depot::of(&memory);
         let answers = [depot.save_acquire(&[7]), other.join().unwrap()];
         assert_stored_once(&answers);
-        answers.iter().for_each(|answer| assert_held(depot, *answer, &[7]));
+        answers
+            .iter()
+            .for_each(|answer| assert_held(depot, *answer, &[7]));
         assert_nothing_is_held(depot, 2);
     });
 }
