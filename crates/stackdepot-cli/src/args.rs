@@ -60,7 +60,7 @@ pub struct RunArguments {
     /// Most bytes for the files of the whole run
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub bytes: String,
-    /// Record into FILE (children: FILE.<pid>) instead of ./stackdepot.<pid>
+    /// Record into FILE (children: FILE.PID-N) instead of ./stackdepot.PID
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// No report at the end

@@ -43,7 +43,7 @@ pub fn print(document: &impl Serialize) -> Result<ExitCode, Failure> {
 /// Writes a document of many rows, each on a line and as it comes.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_rows(document: &impl Serialize) -> Result<ExitCode, Failure> {
     print_with(document, Lines::default())
 }

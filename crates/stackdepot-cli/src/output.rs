@@ -18,7 +18,7 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
 /// Writes piece by piece what need not be in memory at once.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn stream(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<ExitCode, Failure> {
     let mut stdout = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
     match write(&mut stdout).and_then(|()| stdout.flush()) {

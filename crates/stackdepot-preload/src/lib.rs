@@ -18,6 +18,14 @@
         clippy::indexing_slicing
     )
 )]
+#![cfg_attr(
+    test,
+    allow(
+        dead_code,
+        non_snake_case,
+        reason = "a test binary exports no hooks: they would record the test itself"
+    )
+)]
 
 mod arena;
 mod check;

@@ -251,12 +251,13 @@ mod packed {
 }
 
 #[cfg(all(test, not(loom)))]
-#[allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test stops where it fails"
-)]
 mod tests {
+    #![allow(
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "a test stops where it fails"
+    )]
+
     extern crate std;
 
     use super::*;

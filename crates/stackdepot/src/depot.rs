@@ -10,7 +10,9 @@ use crate::config::HashChoice;
 use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
+use crate::hold::Hold;
 use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
+use crate::lookup::Fetched;
 use crate::onto::Ancestor;
 use crate::recover::Recovered;
 use crate::stats::Stats;
@@ -46,28 +48,6 @@ pub struct Leased {
     pub handle: Handle,
     /// The tick from which the lease counts: it lasts while `now - from <= lease_ticks`.
     pub from: Tick,
-}
-
-/// What a save takes besides the stack's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hold {
-    /// Nothing: the stack may be evicted at once.
-    None = 0,
-    /// A counted reference.
-    Reference = 1,
-    /// A lease.
-    Lease = 2,
-    /// A counted reference and a lease.
-    ReferenceAndLease = 3,
-}
-
-/// What a fetch found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fetched {
-    /// How many frames are stored, also where the buffer was shorter.
-    pub frame_count: usize,
-    /// Whether the stack was cut at its outer end when it was saved.
-    pub is_cut: bool,
 }
 
 impl<'r> Depot<'r> {

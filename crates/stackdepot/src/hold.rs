@@ -14,6 +14,31 @@ use crate::stats::count;
 /// Attempts at stamping a lease; each lost one was lost to somebody else's change.
 const STAMP_ATTEMPTS: u32 = if cfg!(loom) { 2 } else { 16 };
 
+/// What a save takes besides the stack's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Nothing: the stack may be evicted at once.
+    None = 0,
+    /// A counted reference.
+    Reference = 1,
+    /// A lease.
+    Lease = 2,
+    /// A counted reference and a lease.
+    ReferenceAndLease = 3,
+}
+
+impl Hold {
+    /// Whether it counts a reference.
+    pub(crate) const fn is_reference(self) -> bool {
+        self as u8 & Hold::Reference as u8 != 0
+    }
+
+    /// Whether it takes a lease.
+    pub(crate) const fn is_lease(self) -> bool {
+        self as u8 & Hold::Lease as u8 != 0
+    }
+}
+
 impl<'r> Region<'r> {
     /// Takes a reference on the node of a slot if it still is of that generation.
     pub fn acquire_node(&self, number: u32, generation: u32) -> Result<&'r Slot, HoldError> {

@@ -5,10 +5,10 @@
 //! leaf's side, holds it, and adds the rest from there, each new node's first reference being
 //! the hand over to the next. A save that fails half-way keeps what it made, as cold nodes.
 
-use crate::depot::Hold;
 use crate::error::{HoldError, SaveError};
 use crate::handle::{Tick, WeakHandle};
 use crate::hash::Hasher;
+use crate::hold::Hold;
 use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Found, Stack};
 use crate::publish::NewNode;
@@ -23,16 +23,6 @@ pub(crate) const MOST_LEVELS: usize = (crate::config::MOST_FRAMES as usize).div_
 pub(crate) struct Saved {
     pub weak: WeakHandle,
     pub from: Tick,
-}
-
-impl Hold {
-    const fn is_reference(self) -> bool {
-        self as u8 & Hold::Reference as u8 != 0
-    }
-
-    const fn is_lease(self) -> bool {
-        self as u8 & Hold::Lease as u8 != 0
-    }
 }
 
 impl<'r> Region<'r> {

@@ -85,12 +85,14 @@ mod walk;
 pub use config::{
     Config, Geometry, HashChoice, LEAST_SLOTS, MOST_FRAMES, MOST_LEASE_TICKS, MOST_SLOTS,
 };
-pub use depot::{Depot, Fetched, Held, Hold, Leased};
+pub use depot::{Depot, Held, Leased};
 pub use error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 pub use handle::{Handle, Tick, WeakHandle};
+pub use hold::Hold;
 #[cfg(loom)]
 pub use layout::Memory;
 pub use layout::{HEADER_BYTES, LINE_BYTES, Line, MOST_PAYLOAD_WORDS, RUN_FRAMES};
+pub use lookup::Fetched;
 pub use onto::Ancestor;
 pub use recover::Recovered;
 pub use section::SectionError;

@@ -5,7 +5,6 @@
 //! at the leaf's generation again: a leaf that was not retired had all its ancestors. Frames
 //! are compared decoded, word for word: a fingerprint never decides. Every hop is counted.
 
-use crate::depot::Fetched;
 use crate::error::FetchError;
 use crate::frame::{Run, pad};
 use crate::handle::WeakHandle;
@@ -14,6 +13,15 @@ use crate::index::home_cell;
 use crate::layout::{Bucket, RUN_FRAMES, Region, Slot};
 use crate::state::State;
 use crate::sync::Ordering;
+
+/// What a fetch found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// How many frames are stored, also where the buffer was shorter.
+    pub frame_count: usize,
+    /// Whether the stack was cut at its outer end when it was saved.
+    pub is_cut: bool,
+}
 
 /// The frames of one save, at most `max_frames` of them, cut into runs.
 ///

@@ -7,10 +7,10 @@
 //! deep) costs a full save, never a wrong answer: its generation is checked, and the low half
 //! of its hash against the node's.
 
-use crate::depot::Hold;
 use crate::error::SaveError;
 use crate::handle::WeakHandle;
 use crate::hash::Hasher;
+use crate::hold::Hold;
 use crate::insert::{MOST_LEVELS, Saved};
 use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Base, Stack};

@@ -9,6 +9,7 @@
 //! committed entries lead to live nodes (INVARIANT 5). The mutants are the broken drafts of
 //! `protocols.md` A1 and must fail. Orderings are loom's business.
 #![cfg(not(loom))]
+#![allow(clippy::indexing_slicing, reason = "a model stops where it fails")]
 
 use std::collections::HashSet;
 

@@ -102,7 +102,7 @@ fn garbage_registers_never_crash() {
         let mut frames = 0;
         let mut out = [0; 64];
         for _ in 0..WALK_COUNT {
-            let ip = if random.next() % 4 == 0 {
+            let ip = if random.next().is_multiple_of(4) {
                 random.word(&collected.ips)
             } else {
                 random.pick(&collected.ips)
@@ -112,7 +112,7 @@ fn garbage_registers_never_crash() {
                 sp: random.word(&collected.places),
                 bp: random.word(&collected.places),
             };
-            let thread = slot.filter(|_| random.next() % 2 == 0);
+            let thread = slot.filter(|_| random.next().is_multiple_of(2));
             frames += unwind::capture(registers, thread, &mut out).frame_count as u64;
         }
         eprintln!("{WALK_COUNT} garbage walks, {frames} frames");

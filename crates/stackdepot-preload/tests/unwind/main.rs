@@ -39,7 +39,7 @@ pub(crate) fn frames() -> &'static Frames {
         let path = build_frames("shared");
         let find = |name| probe::symbol(&path, name);
         // SAFETY: the types are those of the functions in frames.c.
-        let frames = unsafe {
+        unsafe {
             Frames {
                 run_tree: std::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut Tree)>(
                     find(c"run_tree"),
@@ -69,8 +69,7 @@ pub(crate) fn frames() -> &'static Frames {
                     ) -> c_int,
                 >(find(c"plain_recursion")),
             }
-        };
-        frames
+        }
     })
 }
 

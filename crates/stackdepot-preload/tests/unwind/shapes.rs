@@ -176,10 +176,8 @@ fn stacks_on_an_alternate_signal_stack_agree() {
             ss_size: memory.len(),
         };
         // SAFETY: the memory outlives the use of the stack, which is this thread's only.
-        assert_eq!(
-            unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) },
-            0
-        );
+        let status = unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
+        assert_eq!(status, 0);
         let mut tally = Tally::new();
         let mut tree = tree(&mut tally, 99, 0, 6);
         for round in 0..200 {

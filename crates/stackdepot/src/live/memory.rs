@@ -24,7 +24,7 @@ mod real {
     use core::ptr::NonNull;
 
     impl<'r> LiveTable<'r> {
-        /// Makes a table in borrowed memory, all of which it uses; [`live_bytes`] says how much
+        /// Makes a table in borrowed memory, all of which it uses; [`live_bytes`](crate::live::live_bytes) says how much
         /// a number of cells takes.
         ///
         /// # Errors
