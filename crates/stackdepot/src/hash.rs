@@ -30,7 +30,7 @@ pub(crate) const fn fold(left: u64, right: u64) -> u64 {
 }
 
 /// The next number of a SplitMix64 sequence.
-const fn next_key(state: &mut u64) -> u64 {
+pub(crate) const fn next_key(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut key = *state;
     key = (key ^ key >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -10,6 +10,7 @@ extern crate std;
 
 use super::*;
 use crate::handle::WeakHandle;
+use crate::hash::next_key;
 use crate::layout::Line;
 use crate::sync::AtomicU32;
 use std::collections::{HashMap, HashSet};
@@ -21,11 +22,7 @@ struct Random(u64);
 
 impl Random {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % limit
+        next_key(&mut self.0) % limit
     }
 }
 
