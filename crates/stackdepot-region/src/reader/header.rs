@@ -13,7 +13,7 @@ use crate::format::{
 };
 use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
 use crate::plan::{META_BYTES, Section};
-use crate::process::ProcessId;
+use crate::process::{ProcessId, boot_digest, namespace_digest};
 
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderView {
@@ -60,6 +60,20 @@ impl HeaderView {
             fault_thread: word(offset_of!(FileHeader, fault_thread)) as u32,
             clock_start: parse_clock(page, offset_of!(FileHeader, clock_start)),
             clock_last: parse_clock(page, offset_of!(FileHeader, clock_last)),
+        })
+    }
+
+    /// The clocks now, where they are the writer's: the same boot of the same machine.
+    pub(crate) fn comparable_now(&self) -> Option<ClockPair> {
+        let now = (self.boot_digest == boot_digest()).then(ClockPair::now)?;
+        if self.process.namespace == namespace_digest() {
+            return Some(now);
+        }
+        // A time namespace has a monotonic clock of its own; the wall clock is everybody's.
+        let elapsed_ns = now.realtime_ns.checked_sub(self.clock_start.realtime_ns)?;
+        Some(ClockPair {
+            monotonic_ns: self.clock_start.monotonic_ns.checked_add(elapsed_ns)?,
+            ..now
         })
     }
 
