@@ -71,6 +71,8 @@ pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     let pid = child.id();
     let status = wait(child, forwarder)?;
     let settled = place.settle(pid);
+    // Also when quiet: where recordings lie that are not where one looks for them.
+    settled.notes.iter().for_each(|note| summary::note(note));
     if !arguments.quiet {
         summary::print(&settled);
     }
