@@ -5,8 +5,10 @@
 //! An attacker that finds something without a bug, or nothing with one, fails the task.
 
 use crate::house::House;
+use crate::sanitize::Sanitizer;
 use crate::{Answer, attack, child};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -148,8 +150,9 @@ impl Scratch {
     }
 
     fn attack(&self, attacker: &str, is_planted: bool) -> Answer<Ended> {
-        let mut tests = match attacker {
-            "fault" => attack::fault_tests(&self.0),
+        let mut tests = match (attacker, Sanitizer::named(attacker)) {
+            (_, Some(sanitizer)) => sanitizer.tests(&self.0),
+            ("fault", _) => attack::fault_tests(&self.0),
             _ => attack::tests(&self.0, attacker),
         };
         if is_planted {
@@ -175,6 +178,8 @@ impl Scratch {
             line.starts_with("FINDING ")
                 || line.contains(" before step ")
                 || line.contains("assertion")
+                || line.starts_with("SUMMARY: ")
+                || line.contains("panicked at")
         };
         let finding = said.lines().find(is_finding).unwrap_or("a test failed");
         Ok(Ended::Found(finding.to_owned()))
@@ -182,9 +187,11 @@ impl Scratch {
 
     /// Builds first: a bug that does not compile is no bug.
     fn build(&self, tests: &Command) -> Answer<()> {
-        let mut cargo = self.inherit(&mut Command::new("env"), tests);
-        // Runs no test, for none has this name.
-        child::must(cargo.arg("--exact")).map(|_| ())
+        let options = tests.get_args().take_while(|argument| *argument != "--");
+        let mut build = Command::new(tests.get_program());
+        build.args(options).arg("--no-run");
+        build.envs(variables(tests));
+        child::must(&mut self.inherit(&mut Command::new("env"), &build)).map(|_| ())
     }
 
     /// `wrapper` with the command, folder and variables of `tests` behind it.
@@ -195,12 +202,14 @@ impl Scratch {
             .args(tests.get_args());
         all.current_dir(&self.0.root)
             .env("CARGO_TARGET_DIR", &self.0.target);
-        let given = tests
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?)));
-        all.envs(given);
+        all.envs(variables(tests));
         all
     }
+}
+
+fn variables(command: &Command) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    let all = command.get_envs();
+    all.filter_map(|(name, value)| Some((name, value?)))
 }
 
 fn copy(from: &Path, to: &Path) -> Answer<()> {

@@ -14,6 +14,7 @@ mod house;
 mod models;
 mod overhead;
 mod redis;
+mod sanitize;
 mod test;
 mod workloads;
 
@@ -33,6 +34,7 @@ const USAGE: &str = "usage: cargo xtask TASK
                                    each ordering of the core weakened, against the models
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
+  sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
   fault                            a death and a handler before every operation on a shared word
   attackers [--sample N] [BUG...]  plants bugs in a copy and shows each attacker find its own
   setup                            install the programs that tests and bars run (apt-get, as root)";
@@ -61,6 +63,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("soak") => attack::soak(&house, rest),
         Some("every-instruction") => attack::every_instruction(&house, rest),
         Some("fault") => attack::fault(&house, rest),
+        Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
         Some("attackers") => attackers::run(&house, rest),
