@@ -52,21 +52,24 @@ fn a_recording_that_has_its_name_is_whole_though_run_is_killed_the_moment_it_app
 #[test]
 fn a_run_killed_at_any_moment_of_its_end_loses_no_recording() {
     let scratch = Scratch::new("loses");
+    let mut moved_count = 0;
     for round in 0..24u64 {
         let (mut child, pid) = start(&scratch);
-        std::thread::sleep(Duration::from_micros(round * 1500));
+        let is_last = round == 23; // comes to its end on a slow machine, too
+        let delay_us = if is_last { 3_000_000 } else { round * 1500 };
+        std::thread::sleep(Duration::from_micros(delay_us));
         child.kill().unwrap();
         child.wait().unwrap();
-        check(&scratch, &scratch.recordings());
         // Here or still in shared memory: its pid finds it.
-        let target = pid.to_string();
-        let (status, _, stderr) = run(scratch.stackdepot().args(["stats", &target]));
-        assert_eq!(status, Some(0), "round {round}: {stderr}");
+        check(&scratch, &[pid.to_string().into()]);
+        let moved = scratch.recordings();
+        check(&scratch, &moved);
+        moved_count += moved.len();
+        moved
+            .iter()
+            .for_each(|path| std::fs::remove_file(path).unwrap());
     }
-    assert!(
-        !scratch.recordings().is_empty(),
-        "no round got as far as that"
-    );
+    assert!(moved_count > 0);
     let _ = run(scratch.stackdepot().arg("clean"));
 }
 

@@ -169,10 +169,10 @@ fn what_is_no_region_file_is_named() {
     std::fs::write(&path, [0; 8192]).unwrap();
     expect("never completed");
     let mut bytes = sample(&directory.path("sample"));
-    bytes[8] = 2;
-    std::fs::write(&path, &bytes).unwrap();
-    expect("format version 2 at offset 8 is not 1");
     bytes[8] = 1;
+    std::fs::write(&path, &bytes).unwrap();
+    expect("format version 1 at offset 8 is not 2");
+    bytes[8] = 2;
     bytes[32] ^= 1; // the first section's offset
     std::fs::write(&path, &bytes).unwrap();
     expect("the section table");

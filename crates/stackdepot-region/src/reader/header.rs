@@ -24,9 +24,6 @@ pub(crate) struct HeaderView {
     pub(crate) parent_pid: u32,
     pub(crate) boot_digest: u64,
     pub(crate) state: RunState,
-    pub(crate) signal: i32,
-    pub(crate) fault_address: u64,
-    pub(crate) fault_thread: u32,
     pub(crate) clock_start: ClockPair,
     pub(crate) clock_last: ClockPair,
 }
@@ -55,9 +52,6 @@ impl HeaderView {
             boot_digest: word(offset_of!(FileHeader, boot_digest)),
             state: RunState::from_bits(word(state_offset))
                 .ok_or(damaged("the state", state_offset))?,
-            signal: word(offset_of!(FileHeader, signal)) as i32,
-            fault_address: word(offset_of!(FileHeader, fault_address)),
-            fault_thread: word(offset_of!(FileHeader, fault_thread)) as u32,
             clock_start: parse_clock(page, offset_of!(FileHeader, clock_start)),
             clock_last: parse_clock(page, offset_of!(FileHeader, clock_last)),
         })

@@ -57,12 +57,6 @@ pub struct Info {
     pub state: RunState,
     /// Whether the process is still there, so that the file goes on changing.
     pub is_running: bool,
-    /// The signal that it died from, if that was noted.
-    pub signal: Option<i32>,
-    /// The address at which it faulted, if any.
-    pub fault_address: Option<u64>,
-    /// The thread that faulted.
-    pub fault_thread: u32,
     /// When recording began, in seconds since 1970.
     pub started_unix_seconds: f64,
     /// The time stamp counter now for a running process, else at the newest moment that is known.
@@ -147,7 +141,6 @@ impl RegionFile {
         let is_running = self.is_running();
         let now = header.comparable_now();
         let last = now.filter(|_| is_running).unwrap_or(header.clock_last);
-        let is_crashed = header.state == RunState::Crashed;
         Ok(Info {
             file_bytes: header.file_bytes,
             run_bytes: crate::format::word_at(&ledger, 0).unwrap_or(0),
@@ -158,9 +151,6 @@ impl RegionFile {
             command: header::command(&meta),
             state: header.state,
             is_running,
-            signal: is_crashed.then_some(header.signal),
-            fault_address: Some(header.fault_address).filter(|address| is_crashed && *address != 0),
-            fault_thread: header.fault_thread,
             started_unix_seconds: header.clock_start.realtime_ns as f64 / 1e9,
             last_tsc: last.tsc,
             clock: ClockScale::new(&header.clock_start, &header.clock_last, now.as_ref()),
