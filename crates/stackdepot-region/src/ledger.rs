@@ -4,7 +4,7 @@
 //! the moment in which it gets its file. Each later file is an entry of one word: state, size, pid,
 //! sequence. There is no sum that a killed process could leave wrong: a process claims an entry,
 //! adds up all entries, and takes its claim back when they exceed the bound. Entries whose file nobody
-//! writes any more ([`entry`]) are freed by whoever needs room: file removed first, bytes given back
+//! writes any more (`entry`) are freed by whoever needs room: file removed first, bytes given back
 //! after it.
 //!
 //! Owns the invariant: the sizes of all files that entries allow never exceed the budget. Of two
