@@ -4,6 +4,7 @@
 //! the attackers that must find it. A scratch copy of the checkout gets one patch after the other.
 //! An attacker that finds something without a bug, or nothing with one, fails the task.
 
+use crate::fuzz::Fuzzer;
 use crate::house::House;
 use crate::sanitize::Sanitizer;
 use crate::{Answer, attack, child};
@@ -123,7 +124,10 @@ impl Planted {
 }
 
 /// A copy of the checkout with a build folder of its own.
-struct Scratch(House);
+struct Scratch {
+    house: House,
+    fuzzer: Fuzzer,
+}
 
 impl Scratch {
     fn new(house: &House) -> Answer<Scratch> {
@@ -134,14 +138,16 @@ impl Scratch {
         for file in String::from_utf8_lossy(&listed.stdout).lines() {
             copy(&house.root.join(file), &root.join(file))?;
         }
+        let fuzzer = Fuzzer::new(house, &root);
         let target = house.target.join("attackers");
-        Ok(Scratch(House { root, target }))
+        let house = House { root, target };
+        Ok(Scratch { house, fuzzer })
     }
 
     fn patch(&self, bug: &Planted, options: &[&str]) -> Answer<()> {
         let mut patch = Command::new("patch");
         patch
-            .current_dir(&self.0.root)
+            .current_dir(&self.house.root)
             .args(["--strip=1", "--silent", "--force"]);
         patch.args(options).arg("--input").arg(&bug.patch);
         let patched = child::must(&mut patch);
@@ -150,10 +156,14 @@ impl Scratch {
     }
 
     fn attack(&self, attacker: &str, is_planted: bool) -> Answer<Ended> {
+        if let Some(target) = attacker.strip_prefix("fuzz:") {
+            let finding = self.fuzzer.attack(target, is_planted)?;
+            return Ok(finding.map_or(Ended::Clean, Ended::Found));
+        }
         let mut tests = match (attacker, Sanitizer::named(attacker)) {
-            (_, Some(sanitizer)) => sanitizer.tests(&self.0),
-            ("fault", _) => attack::fault_tests(&self.0),
-            _ => attack::tests(&self.0, attacker),
+            (_, Some(sanitizer)) => sanitizer.tests(&self.house),
+            ("fault", _) => attack::fault_tests(&self.house),
+            _ => attack::tests(&self.house, attacker),
         };
         if is_planted {
             // Some bugs last for two instructions; it ends at its third finding.
@@ -200,8 +210,8 @@ impl Scratch {
         all.args(wrapper.get_args())
             .arg(tests.get_program())
             .args(tests.get_args());
-        all.current_dir(&self.0.root)
-            .env("CARGO_TARGET_DIR", &self.0.target);
+        all.current_dir(&self.house.root)
+            .env("CARGO_TARGET_DIR", &self.house.target);
         all.envs(variables(tests));
         all
     }

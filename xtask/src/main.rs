@@ -10,6 +10,7 @@ mod attackers;
 mod bars;
 mod check;
 mod child;
+mod fuzz;
 mod house;
 mod models;
 mod overhead;
@@ -36,6 +37,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
   sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
   fault                            a death and a handler before every operation on a shared word
+  fuzz [--smoke | --seconds N] [TARGET...]
+                                   damaged files, corpora, regions, and the depot's twin (60 s each)
   attackers [--sample N] [BUG...]  plants bugs in a copy and shows each attacker find its own
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
@@ -66,6 +69,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
+        Some("fuzz") => fuzz::run(&house, rest),
         Some("attackers") => attackers::run(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {
