@@ -148,7 +148,7 @@ fn extreme(value: u64, byte_count: usize) -> u64 {
         3 => powers - 1,
         4 => u64::MAX - powers,
         5 => byte_count as u64,
-        6 => byte_count as u64 - 1,
+        6 => (byte_count as u64).wrapping_sub(1),
         _ => u64::MAX << (value >> 8 & 63),
     }
 }
