@@ -7,7 +7,7 @@
 use crate::fuzz::Fuzzer;
 use crate::house::House;
 use crate::sanitize::Sanitizer;
-use crate::{Answer, attack, child};
+use crate::{Answer, attack, child, fork_storm};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -17,7 +17,7 @@ use std::process::Command;
 const USAGE: &str = "usage: cargo xtask attackers [--sample N] [BUG...]";
 /// Longer than an attacker takes; then it hangs, which is a finding, too.
 const HANG_SECONDS: u64 = 90;
-/// The same for the attacker that interrupts every instruction.
+/// The same for the attackers that interrupt every instruction or fork hundreds of times.
 const LONG_HANG_SECONDS: u64 = 600;
 
 /// A bug to plant.
@@ -163,6 +163,7 @@ impl Scratch {
         let mut tests = match (attacker, Sanitizer::named(attacker)) {
             (_, Some(sanitizer)) => sanitizer.tests(&self.house),
             ("fault", _) => attack::fault_tests(&self.house),
+            ("fork_storm", _) => fork_storm::tests(&self.house),
             _ => attack::tests(&self.house, attacker),
         };
         if is_planted {
@@ -172,7 +173,7 @@ impl Scratch {
         self.build(&tests)?;
         let mut limited = Command::new("timeout");
         let patience = match attacker {
-            "every_instruction" => LONG_HANG_SECONDS,
+            "every_instruction" | "fork_storm" => LONG_HANG_SECONDS,
             _ => HANG_SECONDS,
         };
         limited.args(["--kill-after=1", &patience.to_string()]);
@@ -187,6 +188,7 @@ impl Scratch {
         let is_finding = |line: &&str| {
             line.starts_with("FINDING ")
                 || line.contains(" before step ")
+                || line.starts_with("no line: ")
                 || line.contains("assertion")
                 || line.starts_with("SUMMARY: ")
                 || line.contains("panicked at")

@@ -10,6 +10,7 @@ mod attackers;
 mod bars;
 mod check;
 mod child;
+mod fork_storm;
 mod fuzz;
 mod house;
 mod models;
@@ -36,6 +37,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
   sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
+  fork-storm [--forks N]           forks while other threads malloc and free without pause (1000)
   fault                            a death and a handler before every operation on a shared word
   fuzz [--smoke | --seconds N] [TARGET...]
                                    damaged files, corpora, regions, and the depot's twin (60 s each)
@@ -66,6 +68,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("soak") => attack::soak(&house, rest),
         Some("every-instruction") => attack::every_instruction(&house, rest),
         Some("fault") => attack::fault(&house, rest),
+        Some("fork-storm") => fork_storm::run(&house, rest),
         Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
