@@ -7,7 +7,7 @@
 use crate::fuzz::Fuzzer;
 use crate::house::House;
 use crate::sanitize::Sanitizer;
-use crate::{Answer, attack, child, fork_storm};
+use crate::{Answer, attack, child, fork_storm, linear};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -164,6 +164,7 @@ impl Scratch {
             (_, Some(sanitizer)) => sanitizer.tests(&self.house),
             ("fault", _) => attack::fault_tests(&self.house),
             ("fork_storm", _) => fork_storm::tests(&self.house),
+            ("linear", _) => linear::tests(&self.house),
             _ => attack::tests(&self.house, attacker),
         };
         if is_planted {

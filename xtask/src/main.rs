@@ -13,6 +13,7 @@ mod child;
 mod fork_storm;
 mod fuzz;
 mod house;
+mod linear;
 mod models;
 mod overhead;
 mod redis;
@@ -38,6 +39,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
   sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
   fork-storm [--forks N]           forks while other threads malloc and free without pause (1000)
+  linear [--histories N]           answers of threads that run at once, against the sequential model
   fault                            a death and a handler before every operation on a shared word
   fuzz [--smoke | --seconds N] [TARGET...]
                                    damaged files, corpora, regions, and the depot's twin (60 s each)
@@ -69,6 +71,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("every-instruction") => attack::every_instruction(&house, rest),
         Some("fault") => attack::fault(&house, rest),
         Some("fork-storm") => fork_storm::run(&house, rest),
+        Some("linear") => linear::run(&house, rest),
         Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
