@@ -88,7 +88,7 @@ fn what_cannot_be_moved_stays_and_one_line_says_where() {
         let is_about = |line: &&str| line.contains("cannot move");
         let lines: Vec<&str> = stderr.lines().filter(is_about).collect();
         assert_eq!(lines.len(), 1, "{options:?}: {stderr}");
-        let (_, place) = lines[0].split_once("they stay in ").unwrap();
+        let (_, place) = lines[0].split_once("; left in ").unwrap();
         let place = Path::new(place.split(" until").next().unwrap());
         check(&scratch, &[place.join("first")]);
         check(&scratch, &[stdout.trim().into()]);

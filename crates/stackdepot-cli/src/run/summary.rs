@@ -40,13 +40,7 @@ pub fn note(line: &str) {
 }
 
 /// What is live, what was lost, and where to read on.
-pub fn print(settled: &Settled) {
-    let Some(first) = &settled.first else {
-        output::note(
-            "nothing was recorded: the program allocated nothing, did not load the preload library, or found no room for its file",
-        );
-        return;
-    };
+pub fn print(settled: &Settled, first: &Path) {
     let main = last_image(first, &settled.others);
     let text = match Recording::open_file(&main) {
         Ok(recording) => short_report(recording, &main, settled),

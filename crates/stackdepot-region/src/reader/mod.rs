@@ -213,7 +213,10 @@ fn check_kind(file: &File) -> Result<u64, ReadErrorKind> {
 /// One line for the user.
 pub fn open_file_or_pid(name: &std::ffi::OsStr) -> Result<RegionFile, locate::TargetError> {
     let digits = name.as_encoded_bytes();
-    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() {
+        return Err(locate::TargetError::NoName);
+    }
+    if digits.iter().all(u8::is_ascii_digit) {
         let path = locate::locate_digits(digits)?;
         return Ok(RegionFile::open(&path)?);
     }
