@@ -12,7 +12,7 @@ use crate::format::{
     RunState, SECTION_COUNT, SECTIONS_OFFSET, SectionName, word_at,
 };
 use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
-use crate::plan::{META_BYTES, Section};
+use crate::plan::{META_BYTES, MODULES_MOST_BYTES, Section};
 use crate::process::{ProcessId, boot_digest, namespace_digest};
 
 #[derive(Clone, Debug)]
@@ -128,6 +128,7 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
         let bytes = word_at(page, row_offset + 8).unwrap_or(0);
         let is_inside = offset >= end
             && offset.is_multiple_of(PAGE_BYTES as u64)
+            && bytes <= most_bytes(index)
             && bytes <= file_bytes
             && offset <= file_bytes - bytes;
         if !is_inside {
@@ -143,6 +144,17 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
         };
     }
     Ok(sections)
+}
+
+/// A sparse file is as large as it likes: what is small in every file is read at no other size.
+fn most_bytes(section_index: usize) -> u64 {
+    const META: usize = SectionName::Meta as usize;
+    const MODULES: usize = SectionName::Modules as usize;
+    match section_index {
+        META => META_BYTES as u64,
+        MODULES => MODULES_MOST_BYTES as u64,
+        _ => MAX_FILE_BYTES,
+    }
 }
 
 fn parse_clock(page: &[u8], offset: usize) -> ClockPair {
