@@ -1,10 +1,11 @@
 //! `cargo xtask test`: everything that must be green before a change goes in.
 //!
 //! The house rules, every test of the workspace (with the big corpora where they are), the loom
-//! models of the core (each for some seconds) and its attack by faults. `--quick` leaves out the last two.
+//! models of the core (each for some seconds), its attack by faults and the histories of threads that
+//! give way. `--quick` leaves out the last three.
 
 use crate::house::House;
-use crate::{Answer, attack, check};
+use crate::{Answer, attack, check, linear};
 use std::process::Command;
 
 /// Runs all of it, with the tools' own output; stops at the first that fails.
@@ -17,7 +18,11 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     if !check::run(house)? {
         return Ok(false);
     }
-    let deep = [loom(house), attack::fault_tests(house)];
+    let deep = [
+        loom(house),
+        attack::fault_tests(house),
+        linear::tests(house),
+    ];
     for mut tests in deep.into_iter().filter(|_| !quick) {
         if !passes(&mut tests)? {
             return Ok(false);

@@ -5,12 +5,12 @@
 //! named and gives back what is held; so the end state is part of what has to be explained.
 
 use std::fmt;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stackdepot::{Config, Depot, FetchError, HoldError, Line, SaveError, WeakHandle};
 
 use crate::model::{Answer, Call};
+use crate::turns::{self, Turns};
 
 /// A region and what threads do on it.
 pub struct Scene {
@@ -51,7 +51,7 @@ pub fn record(scene: &Scene, count: u64, mut judge: impl FnMut(u64, History)) {
         };
         let depot = Depot::new(&mut memory, &config).unwrap();
         let stamps = AtomicU64::new(0);
-        let start = Barrier::new(scene.threads);
+        let turns = Turns::new(scene.threads, seed);
         let worker = |thread: u64| Worker {
             depot,
             scene,
@@ -69,9 +69,9 @@ pub fn record(scene: &Scene, count: u64, mut judge: impl FnMut(u64, History)) {
             let run = |thread| {
                 let mut worker = worker(thread as u64 + 1);
                 worker.known.clone_from(&known);
-                let start = &start;
+                let turns = &turns;
                 scope.spawn(move || {
-                    start.wait();
+                    let _running = turns::take(turns, thread);
                     worker.run();
                     (worker.records, worker.known, worker.held)
                 })
@@ -87,6 +87,7 @@ pub fn record(scene: &Scene, count: u64, mut judge: impl FnMut(u64, History)) {
         alone.finish();
         threads.push(alone.records);
         judge(seed, History::new(&threads));
+        check_nothing_leaked(&depot);
     }
 }
 
@@ -104,7 +105,6 @@ struct Worker<'r> {
 
 impl Worker<'_> {
     fn run(&mut self) {
-        let _guard = giving_way::begin(self.below(u64::MAX));
         for _ in 0..self.scene.calls {
             let number = self.below(self.scene.variety) as u8;
             let some_known = self.below(self.known.len() as u64) as usize;
@@ -215,6 +215,15 @@ impl Worker<'_> {
     }
 }
 
+/// When nobody holds anything, every slot can be held again.
+fn check_nothing_leaked(depot: &Depot<'_>) {
+    depot.advance(depot.lease_ticks() + 1);
+    for number in 0..depot.stats().slot_count {
+        let held = depot.save_acquire(&[0x5500_0010_0000 | number]);
+        assert!(held.is_ok(), "slot lost: {held:?}, {:?}", depot.stats());
+    }
+}
+
 /// The frames of a stack. Of several nodes: number 0 is the outer node that all others but
 /// 1 share, itself a stack.
 fn frames_of(number: u8, depth: usize) -> Vec<u64> {
@@ -294,50 +303,4 @@ impl fmt::Display for History {
         }
         Ok(())
     }
-}
-
-/// Lets other threads run between any two operations on shared words, where the build can.
-#[cfg(stackdepot_fault)]
-mod giving_way {
-    use stackdepot::sync::fault;
-
-    /// Mean distance between two places, in operations.
-    const MEAN_DISTANCE: u64 = 12;
-
-    /// Until it is dropped, this thread gives way at places that follow from the seed.
-    pub fn begin(seed: u64) -> impl Drop {
-        arm(seed);
-        Giving
-    }
-
-    struct Giving;
-
-    impl Drop for Giving {
-        fn drop(&mut self) {
-            fault::disarm();
-        }
-    }
-
-    fn arm(seed: u64) {
-        let next = seed
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f);
-        // Mostly for a moment, sometimes until others are through with whole calls.
-        let times = 1 << (next >> 60).saturating_sub(8);
-        let give_way = move || {
-            (0..times).for_each(|_| std::thread::yield_now());
-            arm(next);
-        };
-        fault::arm(1 + (next >> 33) % (2 * MEAN_DISTANCE), Box::new(give_way));
-    }
-}
-
-#[cfg(not(stackdepot_fault))]
-mod giving_way {
-    /// Only by chance.
-    pub fn begin(_: u64) -> Chance {
-        Chance
-    }
-
-    pub struct Chance;
 }

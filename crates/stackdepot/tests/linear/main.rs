@@ -4,8 +4,8 @@
 //! call is stamped before and after (`history.rs`). A history is right when its calls can be put
 //! into one order that keeps the stamps and in which each answers what the model does
 //! (`model.rs`); `search.rs` looks for that order. Under `--cfg stackdepot_fault` (`cargo xtask
-//! linear`) threads also give way between any two operations on shared words, at random: then a
-//! few cores are enough for every mixture of steps.
+//! linear`) threads hand over to each other between any two operations on shared words, at random
+//! (`turns.rs`): then one core is enough for every mixture of steps.
 //!
 //! What is linearizable by design: every answer that names or shows a stack, and every `Evicted`.
 //! So a save answers a handle that fetches to its frames; equal saves answer equal handles while
@@ -29,6 +29,7 @@
 mod history;
 mod model;
 mod search;
+mod turns;
 
 use history::{Scene, record};
 use model::Rules;
