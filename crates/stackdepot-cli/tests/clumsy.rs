@@ -218,3 +218,15 @@ fn a_size_is_named_as_it_was_given() {
         assert_refused(&mut command, 1, &format!("--bytes {bytes}: "));
     }
 }
+
+#[test]
+fn a_runtime_directory_that_is_not_there_is_not_made() {
+    let scratch = Scratch::new("runtime");
+    let missing = scratch.join("missing");
+    let mut command = scratch.stackdepot();
+    command.env("XDG_RUNTIME_DIR", &missing);
+    let (status, _, stderr) = run(command.args(["run", "-q", "--bytes", "2M", "--", "ls"]));
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    assert!(!missing.exists());
+    scratch.recording();
+}

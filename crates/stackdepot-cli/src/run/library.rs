@@ -71,7 +71,9 @@ fn candidates() -> Vec<PathBuf> {
     let cache =
         variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
     let mut directories: Vec<PathBuf> = Vec::new();
-    directories.extend(variable("XDG_RUNTIME_DIR").map(|path| path.join("stackdepot")));
+    // Made at login, or not at all.
+    let runtime = variable("XDG_RUNTIME_DIR").filter(|path| path.is_dir());
+    directories.extend(runtime.map(|path| path.join("stackdepot")));
     directories.extend(cache.map(|path| path.join("stackdepot")));
     directories.push(own_runs_directory().join("lib"));
     directories.push(format!("/tmp/stackdepot-{uid}").into());
