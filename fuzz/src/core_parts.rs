@@ -180,7 +180,8 @@ fn original(bytes: Vec<u8>, parts: PartsOf) -> Original {
     Original { bytes, parts }
 }
 
-/// Header lines, index buckets, slots (twice, for most damage belongs there), payload, everything.
+/// Header lines, index buckets, slots and, for most damage belongs there, their state, generation,
+/// parent and windows (or EXT slot), then payload, everything.
 pub fn depot_parts(bytes: &[u8]) -> Vec<Part> {
     let header = HeaderImage::parse(bytes).expect("a true depot");
     let geometry = header.geometry;
@@ -192,7 +193,10 @@ pub fn depot_parts(bytes: &[u8]) -> Vec<Part> {
         Part::new(0, HEADER_BYTES, LINE_BYTES),
         Part::new(geometry.buckets_offset, index_bytes, LINE_BYTES),
         slots,
-        slots,
+        slots.field(0, 8),
+        slots.field(8, 4),
+        slots.field(16, 4),
+        slots.field(20, 4),
         Part::new(geometry.payload_offset, payload_bytes.max(8), 32),
         Part::new(0, bytes.len(), LINE_BYTES),
     ]

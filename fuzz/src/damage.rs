@@ -15,7 +15,7 @@ pub const MOST_EDITS: usize = 64;
 /// Bytes that an edit may add at the end.
 const MOST_GROWTH_BYTES: u64 = 1 << 18;
 
-/// Equal units, one after the other.
+/// Equal units, at equal distances.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     /// Where the first one starts.
@@ -24,16 +24,27 @@ pub struct Part {
     pub unit_bytes: usize,
     /// How many there are.
     pub unit_count: usize,
+    /// From the start of one to the start of the next.
+    pub stride_bytes: usize,
 }
 
 impl Part {
-    /// The part that `bytes` of units starting at `start` make.
+    /// The part that `bytes` of units starting at `start` make, without gaps.
     pub fn new(start: usize, bytes: usize, unit_bytes: usize) -> Part {
-        let unit_count = bytes / unit_bytes;
         Part {
             start,
             unit_bytes,
-            unit_count,
+            unit_count: bytes / unit_bytes,
+            stride_bytes: unit_bytes,
+        }
+    }
+
+    /// One field of every unit, as a part of its own: what deserves more damage than the rest.
+    pub fn field(self, offset: usize, unit_bytes: usize) -> Part {
+        Part {
+            start: self.start + offset,
+            unit_bytes,
+            ..self
         }
     }
 
@@ -44,7 +55,7 @@ impl Part {
     }
 
     fn unit(&self, number: u64) -> usize {
-        self.start + (number % self.unit_count.max(1) as u64) as usize * self.unit_bytes
+        self.start + (number % self.unit_count.max(1) as u64) as usize * self.stride_bytes
     }
 }
 
@@ -74,31 +85,27 @@ impl Edit {
 
     /// Where the field lies in a unit that starts at `unit`.
     fn place(&self, part: &Part, unit: usize) -> usize {
-        let field_count = (part.unit_bytes / self.width).max(1);
-        unit + usize::from(self.field) % field_count * self.width
+        let width = self.width.min(part.unit_bytes);
+        unit + usize::from(self.field) % (part.unit_bytes / width) * width
     }
 
     fn perform(&self, part: &Part, bytes: &mut Vec<u8>) {
+        let width = self.width.min(part.unit_bytes);
         let unit = part.unit(self.unit.into());
         let place = self.place(part, unit);
-        let old = read(bytes, place, self.width);
+        let old = read(bytes, place, width);
         let byte_count = bytes.len();
         match self.operation {
-            0 | 1 => write(bytes, place, self.width, self.value),
-            2 => write(bytes, place, self.width, old ^ self.value),
-            3 => write(bytes, place, self.width, old ^ 1 << (self.value % 64)),
-            4 => write(bytes, place, self.width, old.wrapping_add(self.value)),
-            5 => write(
-                bytes,
-                place,
-                self.width,
-                old.wrapping_sub(self.value & 0xff),
-            ),
-            6 => write(bytes, place, self.width, extreme(self.value, byte_count)),
+            0 | 1 => write(bytes, place, width, self.value),
+            2 => write(bytes, place, width, old ^ self.value),
+            3 => write(bytes, place, width, old ^ 1 << (self.value % 64)),
+            4 => write(bytes, place, width, old.wrapping_add(self.value)),
+            5 => write(bytes, place, width, old.wrapping_sub(self.value & 0xff)),
+            6 => write(bytes, place, width, extreme(self.value, byte_count)),
             7 => copy(bytes, part.unit(self.value), unit, part.unit_bytes),
             8 => {
                 let from = (self.value % bytes.len().max(1) as u64) as usize;
-                copy(bytes, from, place, self.width);
+                copy(bytes, from, place, width);
             }
             9 => fill(bytes, unit, part.unit_bytes, self.value as u8),
             10 => self.number_units(part, bytes),
@@ -108,21 +115,24 @@ impl Edit {
                 self.value as usize % (1 << 14),
                 self.field as u8,
             ),
-            12 => copy(bytes, unit, part.unit(self.value), 8 * part.unit_bytes),
+            // The field names a unit, as a link does.
+            12 => write(bytes, place, width, self.value % part.unit_count as u64 + 1),
             // What ends or goes on elsewhere is rarely interesting twice.
             13 if self.unit & 7 == 0 => {
                 bytes.truncate((self.value % (bytes.len() as u64 + 1)) as usize);
             }
             14 => bytes.resize(bytes.len() + (self.value % MOST_GROWTH_BYTES) as usize, 0),
-            _ => write(bytes, place, self.width, self.value << (self.unit % 64)),
+            _ => write(bytes, place, width, self.value << (self.unit % 64)),
         }
     }
 
-    /// The same field of every unit names that unit, or its neighbour: chains and cycles.
+    /// The same field of every unit names that unit, or another one: links of all, in cycles.
     fn number_units(&self, part: &Part, bytes: &mut [u8]) {
-        for number in 0..part.unit_count as u64 {
+        let count = part.unit_count as u64;
+        for number in 0..count {
             let place = self.place(part, part.unit(number));
-            write(bytes, place, self.width, number.wrapping_add(self.value));
+            let named = number.wrapping_add(self.value) % count + 1;
+            write(bytes, place, self.width.min(part.unit_bytes), named);
         }
     }
 }
