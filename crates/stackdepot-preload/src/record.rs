@@ -42,6 +42,7 @@ impl Call {
         }
         self.note_inner_block(address);
         self.start_recording();
+        self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
         self.with_stack(|stack| self.record_alloc(stack, address as u64, size as u64, time));
         self.stop_recording();
@@ -51,12 +52,16 @@ impl Call {
     #[inline]
     pub fn freed(&self, address: usize) {
         self.start_recording();
-        let freed = Resize {
-            address: address as u64,
-            removed: self.take_out(address as u64),
-            time: tsc(),
-        };
-        self.with_stack(|stack| self.record_free(stack, freed));
+        self.recorder.region.live.prefetch(address as u64);
+        let time = tsc();
+        self.with_stack(|stack| {
+            let freed = Resize {
+                address: address as u64,
+                removed: self.take_out(address as u64),
+                time,
+            };
+            self.record_free(stack, freed);
+        });
         self.stop_recording();
     }
 
@@ -168,7 +173,7 @@ impl Call {
     }
 
     /// Takes a block out of the live table; what its stack needs comes while the free's stack is
-    /// taken.
+    /// saved.
     #[inline]
     fn take_out(&self, address: u64) -> Removed {
         let region = &self.recorder.region;
