@@ -55,12 +55,8 @@ impl Call {
         self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
         self.with_stack(|stack| {
-            let freed = Resize {
-                address: address as u64,
-                removed: self.take_out(address as u64),
-                time,
-            };
-            self.record_free(stack, freed);
+            let removed = self.take_out(address as u64);
+            self.record_free(stack, address as u64, time, &removed);
         });
         self.stop_recording();
     }
@@ -83,7 +79,7 @@ impl Call {
         self.start_recording();
         let time = tsc();
         self.with_stack(|stack| {
-            self.record_free(stack, old);
+            self.record_free(stack, old.address, old.time, &old.removed);
             self.record_alloc(stack, address as u64, size as u64, time);
         });
         self.recorder
@@ -96,7 +92,7 @@ impl Call {
     /// The realloc to no bytes freed the block.
     pub fn resized_to_nothing(&self, old: Resize) {
         self.start_recording();
-        self.with_stack(|stack| self.record_free(stack, old));
+        self.with_stack(|stack| self.record_free(stack, old.address, old.time, &old.removed));
         self.stop_recording();
     }
 
@@ -137,21 +133,16 @@ impl Call {
         self.fill(place, &event);
     }
 
-    fn record_free(&self, stack: &[u64], freed: Resize) {
+    fn record_free(&self, stack: &[u64], address: u64, time: u64, removed: &Removed) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let saved = counted(region, region.depot.save_lease(stack));
         let mut event = Event {
-            time: freed.time,
+            time,
             thread: self.tid(),
-            ..Event::new(
-                EventKind::Free,
-                freed.address,
-                0,
-                saved.map(|saved| saved.weak),
-            )
+            ..Event::new(EventKind::Free, address, 0, saved.map(|saved| saved.weak))
         };
-        match freed.removed {
+        match removed {
             Removed::Block(block) => {
                 event.size = block.size;
                 event.other_thread = block.thread;
@@ -159,7 +150,7 @@ impl Call {
                 event.other_stack = block
                     .stack
                     .filter(|stack| region.depot.renew(*stack).is_ok());
-                release(&region.depot, &block);
+                release(&region.depot, block);
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
