@@ -16,13 +16,10 @@
 //! taken on trust unless a rule said so: a walk which stopped for want of tables is never copied
 //! as if it were whole.
 
+use super::chain::{Chain, STATE_COUNT, Traits};
 use super::stack::KnownStack;
 use super::step::{Frame, Registers};
 use super::{End, Truncation};
-
-/// States that a memo holds; more than [`super::FRAME_LIMIT`], so that a recursion near the
-/// limit need not start anew all the time.
-pub const STATE_COUNT: usize = 320;
 
 /// Where the return address lies, from the stack pointer after the return.
 const IP_OFFSET: u64 = 8;
@@ -43,51 +40,6 @@ const NO_WORD: Word = Word {
 };
 /// A state has two at most, and few have any.
 const WORD_COUNT: usize = 2 * STATE_COUNT;
-
-/// A chain of states in columns: what is looked at for each frame lies close together.
-#[derive(Debug)]
-struct Chain {
-    ips: [u64; STATE_COUNT],
-    sps: [u64; STATE_COUNT],
-    /// Not kept up to date where it does not matter: see [`Memo::refresh`].
-    bps: [u64; STATE_COUNT],
-    /// Where `bp` was read; 0 if it is the inner frame's.
-    bp_ats: [u64; STATE_COUNT],
-    /// Where `sp` was read; written only with [`Traits::HAS_CFA_AT`].
-    cfa_ats: [u64; STATE_COUNT],
-    traits: [Traits; STATE_COUNT],
-}
-
-const NO_CHAIN: Chain = Chain {
-    ips: [0; STATE_COUNT],
-    sps: [0; STATE_COUNT],
-    bps: [0; STATE_COUNT],
-    bp_ats: [0; STATE_COUNT],
-    cfa_ats: [0; STATE_COUNT],
-    traits: [Traits(0); STATE_COUNT],
-};
-
-/// What else there is to a state: flags, and how many of the memo's [`Word`]s belong to it and
-/// to those outwards of it.
-#[derive(Clone, Copy, Debug)]
-struct Traits(u32);
-
-impl Traits {
-    /// The next step, outwards, starts from `bp`.
-    const USES_BP: u32 = 1;
-    /// A step outwards depends on this `bp`.
-    const BP_MATTERS: u32 = 2;
-    const HAS_CFA_AT: u32 = 4;
-    const WORDS_SHIFT: u32 = 16;
-
-    const fn has(self, flag: u32) -> bool {
-        self.0 & flag != 0
-    }
-
-    const fn word_count(self) -> usize {
-        (self.0 >> Self::WORDS_SHIFT) as usize
-    }
-}
 
 /// The last recorded stack of a thread. All zeros is a valid, empty memo.
 #[derive(Debug)]
@@ -110,9 +62,9 @@ impl Memo {
         epoch: 0,
         is_whole: false,
         count: 0,
-        states: NO_CHAIN,
+        states: Chain::EMPTY,
         words: [NO_WORD; WORD_COUNT],
-        draft: NO_CHAIN,
+        draft: Chain::EMPTY,
     };
 
     /// Forgets the recorded stack.
@@ -141,7 +93,7 @@ pub struct Recall<'m> {
     candidate: usize,
     /// States in the draft.
     drafted: usize,
-    /// The first state, if any, from which on the walk followed the memo to its outermost one.
+    /// The first state, if any, from which on the walk followed the memo to its own end.
     kept_from: usize,
     /// Whether the walk was cut while it followed the memo.
     is_cut: bool,
@@ -172,10 +124,11 @@ impl<'m> Recall<'m> {
         let states = &self.memo.states;
         while self.candidate < STATE_COUNT {
             let at = self.candidate;
-            if states.sps[at] >= frame.sp {
-                return states.sps[at] == frame.sp
-                    && states.ips[at] == frame.ip
-                    && (states.bps[at] == frame.bp || !states.traits[at].has(Traits::BP_MATTERS));
+            if states.sps.get(at) >= frame.sp {
+                return states.sps.get(at) == frame.sp
+                    && states.ips.get(at) == frame.ip
+                    && (states.bps.get(at) == frame.bp
+                        || !states.traits.get(at).has(Traits::BP_MATTERS));
             }
             self.candidate += 1;
         }
@@ -197,58 +150,53 @@ impl<'m> Recall<'m> {
         let followed = self.memo.copy_unchanged(met, stack, out);
         *frame_count += followed;
         let end = met + followed;
-        if end == STATE_COUNT {
+        if end == STATE_COUNT && self.memo.is_whole {
             self.kept_from = met;
-            self.candidate = STATE_COUNT;
-            if self.memo.is_whole {
-                return Followed::ToTheEnd;
-            }
-            self.memo.refresh(met, end, stack);
-        } else if followed == out.len() {
+            return Followed::ToTheEnd;
+        }
+        if followed == out.len() {
             // What was not looked at stays: it will be before it is used.
             self.kept_from = met;
             self.is_cut = true;
             return Followed::OutOfRoom;
-        } else {
-            self.memo.refresh(met, end, stack);
-            self.draft_old(met, followed);
-            // The state whose words changed may still be met: its outer ones may be good.
-            self.candidate = end;
         }
+        self.memo.refresh(met, end, stack);
+        self.draft_old(met, followed);
+        // The state whose words changed may still be met: its outer ones may be good.
+        self.candidate = end;
         Followed::UpTo(self.memo.registers(end - 1))
     }
 
     /// Adds a frame that was unwound, the next one outward.
     #[inline(always)]
     pub fn add(&mut self, frame: &Frame) {
-        if self.kept_from != STATE_COUNT {
-            self.draft_kept();
-        }
         let at = self.drafted;
         if at >= STATE_COUNT {
             self.is_recording = false;
             return;
         }
         let draft = &mut self.memo.draft;
-        draft.ips[at] = frame.registers.ip;
-        draft.sps[at] = frame.registers.sp;
-        draft.bps[at] = frame.registers.bp;
-        draft.bp_ats[at] = frame.bp_at;
-        draft.traits[at] = Traits(Traits::USES_BP);
+        draft.ips.set(at, frame.registers.ip);
+        draft.sps.set(at, frame.registers.sp);
+        draft.bps.set(at, frame.registers.bp);
+        draft.bp_ats.set(at, frame.bp_at);
+        let mut traits = Traits::NONE.with(Traits::USES_BP);
         if frame.cfa_at != 0 {
-            draft.cfa_ats[at] = frame.cfa_at;
-            draft.traits[at].0 |= Traits::HAS_CFA_AT;
+            draft.cfa_ats.set(at, frame.cfa_at);
+            traits = traits.with(Traits::HAS_CFA_AT);
         }
+        draft.traits.set(at, traits);
         self.drafted += 1;
     }
 
-    /// Says of the frame added last that the step out of it did not start from `bp`, as it is
-    /// taken to unless told.
+    /// Says of the frame that the walk is in that the step out of it does not start from `bp`, as
+    /// it is taken to unless told.
     #[inline(always)]
     pub fn leave(&mut self, uses_bp: bool) {
         let last = self.drafted.wrapping_sub(1);
         if !uses_bp && last < STATE_COUNT {
-            self.memo.draft.traits[last].0 &= !Traits::USES_BP;
+            let traits = &mut self.memo.draft.traits;
+            traits.set(last, traits.get(last).without(Traits::USES_BP));
         }
     }
 
@@ -258,13 +206,7 @@ impl<'m> Recall<'m> {
         self.is_recording = false;
     }
 
-    /// The walk went on beyond the outermost state of the memo: all of it is part of the draft.
-    #[cold]
-    fn draft_kept(&mut self) {
-        self.draft_old(self.kept_from, STATE_COUNT - self.kept_from);
-        self.kept_from = STATE_COUNT;
-    }
-
+    /// Old states that the walk went through, but beyond which it must unwind again.
     #[cold]
     fn draft_old(&mut self, first: usize, count: usize) {
         let Memo { states, draft, .. } = &mut *self.memo;
@@ -311,22 +253,25 @@ impl Memo {
     fn registers(&self, at: usize) -> Registers {
         let Chain { ips, sps, bps, .. } = &self.states;
         Registers {
-            ip: ips[at],
-            sp: sps[at],
-            bp: bps[at],
+            ip: ips.get(at),
+            sp: sps.get(at),
+            bp: bps.get(at),
         }
     }
 
     /// Notes how a state was reached this time: not from where it was before.
     #[inline(always)]
     fn reach(&mut self, met: usize, frame: &Frame) {
-        self.states.bps[met] = frame.registers.bp;
-        self.states.bp_ats[met] = frame.bp_at;
-        let traits = &mut self.states.traits[met].0;
-        *traits &= !Traits::HAS_CFA_AT;
-        if frame.cfa_at != 0 {
-            *traits |= Traits::HAS_CFA_AT;
-            self.states.cfa_ats[met] = frame.cfa_at;
+        self.states.bps.set(met, frame.registers.bp);
+        self.states.bp_ats.set(met, frame.bp_at);
+        let traits = self.states.traits.get(met);
+        if frame.cfa_at == 0 {
+            self.states
+                .traits
+                .set(met, traits.without(Traits::HAS_CFA_AT));
+        } else {
+            self.states.cfa_ats.set(met, frame.cfa_at);
+            self.states.traits.set(met, traits.with(Traits::HAS_CFA_AT));
         }
     }
 
@@ -334,13 +279,13 @@ impl Memo {
     /// matter, it may have changed, and what comes outwards now may start from it.
     #[cold]
     fn refresh(&mut self, met: usize, end: usize, stack: KnownStack) {
-        let mut bp = self.states.bps[met];
+        let mut bp = self.states.bps.get(met);
         for at in met + 1..end.min(STATE_COUNT) {
-            let bp_at = self.states.bp_ats[at];
+            let bp_at = self.states.bp_ats.get(at);
             if bp_at != 0 {
                 bp = stack.read(bp_at).unwrap_or(bp);
             }
-            self.states.bps[at] = bp;
+            self.states.bps.set(at, bp);
         }
     }
 
@@ -349,19 +294,15 @@ impl Memo {
     #[inline(never)]
     fn copy_unchanged(&self, met: usize, stack: KnownStack, out: &mut [u64]) -> usize {
         let Chain { ips, sps, .. } = &self.states;
-        let count = out.len().min(STATE_COUNT - met);
-        let columns = (ips.get(met..met + count), sps.get(met..met + count));
-        let ((Some(ips), Some(sps)), Some(out)) = (columns, out.get_mut(..count)) else {
-            return 0;
-        };
-        let mut unchanged = count;
-        for at in 0..count {
+        let states = ips.from(met).iter().zip(sps.from(met));
+        let mut unchanged = 0;
+        for ((&ip, &sp), place) in states.zip(out) {
             // The first one is on the stack as it is.
-            if at != 0 && stack.read(sps[at].wrapping_sub(IP_OFFSET)) != Some(ips[at]) {
-                unchanged = at;
+            if unchanged != 0 && stack.read(sp.wrapping_sub(IP_OFFSET)) != Some(ip) {
                 break;
             }
-            out[at] = ips[at];
+            *place = ip;
+            unchanged += 1;
         }
         match self.innermost_changed(met, unchanged, stack) {
             Some(changed) => changed - met,
@@ -373,7 +314,7 @@ impl Memo {
     #[inline]
     fn innermost_changed(&self, met: usize, count: usize, stack: KnownStack) -> Option<usize> {
         // How `met` itself was reached is another matter.
-        let outer = self.states.traits.get(met + 1)?;
+        let outer = self.states.traits.get(met + 1);
         let words = self.words.get(..outer.word_count())?;
         let changed = |word: &&Word| stack.read(word.address) != Some(word.value);
         let first = words.iter().rev().find(changed)?;
@@ -383,75 +324,50 @@ impl Memo {
     /// Puts the draft in front of the states from `kept_from` on.
     #[inline]
     fn record(&mut self, kept_from: usize, drafted: usize) {
-        let outermost = self.states.traits.get(kept_from + 1);
-        let mut word_count = outermost.map_or(0, |traits| traits.word_count());
+        let mut word_count = self.states.traits.get(kept_from + 1).word_count();
         // Whether the state outwards of the one looked at has its `bp` from it, and needs it.
         let mut is_needed = !self.is_whole;
         if kept_from < STATE_COUNT {
-            let flags = self.states.traits[kept_from].0 & FLAGS;
-            word_count = self.note(kept_from, flags, word_count);
-            is_needed = flags & Traits::BP_MATTERS != 0 && self.states.bp_ats[kept_from] == 0;
+            let traits = self.states.traits.get(kept_from);
+            word_count = self.note(kept_from, traits, word_count);
+            is_needed = traits.has(Traits::BP_MATTERS) && self.states.bp_ats.get(kept_from) == 0;
         }
         for (at, inner) in (0..drafted).rev().zip((0..kept_from).rev()) {
             let Memo { states, draft, .. } = &mut *self;
-            states.ips[inner] = draft.ips[at];
-            states.sps[inner] = draft.sps[at];
-            states.bps[inner] = draft.bps[at];
-            states.bp_ats[inner] = draft.bp_ats[at];
-            let mut flags = draft.traits[at].0 & (Traits::USES_BP | Traits::HAS_CFA_AT);
-            if flags & Traits::HAS_CFA_AT != 0 {
-                states.cfa_ats[inner] = draft.cfa_ats[at];
+            states.copy(inner, draft, at);
+            let mut traits = draft.traits.get(at).without(Traits::BP_MATTERS);
+            if is_needed || traits.has(Traits::USES_BP) {
+                traits = traits.with(Traits::BP_MATTERS);
             }
-            if is_needed || flags & Traits::USES_BP != 0 {
-                flags |= Traits::BP_MATTERS;
-            }
-            is_needed = flags & Traits::BP_MATTERS != 0 && states.bp_ats[inner] == 0;
-            word_count = self.note(inner, flags, word_count);
+            is_needed = traits.has(Traits::BP_MATTERS) && states.bp_ats.get(inner) == 0;
+            word_count = self.note(inner, traits, word_count);
         }
         self.count = STATE_COUNT - (kept_from - drafted);
     }
 
-    /// Notes a state's flags, and its words behind the first `word_count`; answers how many there
+    /// Notes a state's traits, and its words behind the first `word_count`; answers how many there
     /// are then.
     #[inline(always)]
-    fn note(&mut self, state: usize, flags: u32, word_count: usize) -> usize {
+    fn note(&mut self, state: usize, traits: Traits, word_count: usize) -> usize {
         let mut word_count = word_count;
-        if flags & (Traits::BP_MATTERS | Traits::HAS_CFA_AT) != 0 {
-            let Chain { sps, bps, .. } = &self.states;
-            let bp_at = match flags & Traits::BP_MATTERS {
-                0 => 0,
-                _ => self.states.bp_ats[state],
-            };
-            let cfa_at = match flags & Traits::HAS_CFA_AT {
-                0 => 0,
-                _ => self.states.cfa_ats[state],
-            };
-            for (address, value) in [(cfa_at, sps[state]), (bp_at, bps[state])] {
-                if let (true, Some(word)) = (address != 0, self.words.get_mut(word_count)) {
-                    *word = Word {
-                        address,
-                        value,
-                        state,
-                    };
-                    word_count += 1;
-                }
+        let states = &mut self.states;
+        let mut add = |address: u64, value: u64| {
+            if let Some(word) = self.words.get_mut(word_count) {
+                *word = Word {
+                    address,
+                    value,
+                    state,
+                };
+                word_count += 1;
             }
+        };
+        if traits.has(Traits::HAS_CFA_AT) {
+            add(states.cfa_ats.get(state), states.sps.get(state));
         }
-        self.states.traits[state] = Traits(flags | (word_count as u32) << Traits::WORDS_SHIFT);
+        if traits.has(Traits::BP_MATTERS) && states.bp_ats.get(state) != 0 {
+            add(states.bp_ats.get(state), states.bps.get(state));
+        }
+        states.traits.set(state, traits.with_words(word_count));
         word_count
-    }
-}
-
-/// The part of [`Traits`] below the count.
-const FLAGS: u32 = (1 << Traits::WORDS_SHIFT) - 1;
-
-impl Chain {
-    fn copy(&mut self, to: usize, from: &Chain, at: usize) {
-        self.ips[to] = from.ips[at];
-        self.sps[to] = from.sps[at];
-        self.bps[to] = from.bps[at];
-        self.bp_ats[to] = from.bp_ats[at];
-        self.cfa_ats[to] = from.cfa_ats[at];
-        self.traits[to] = from.traits[at];
     }
 }

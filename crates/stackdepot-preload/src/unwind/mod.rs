@@ -6,12 +6,13 @@
 //!
 //! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
 //! `expression`, `elf`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
-//! modules), `gate` (against `dlclose`), `step`, `memo` (the last
+//! modules), `gate` (against `dlclose`), `step`, `chain` and `memo` (the last
 //! stack), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 pub mod cache;
+mod chain;
 mod elf;
 mod expression;
 pub mod gate;
