@@ -46,10 +46,15 @@ pub fn fault(house: &House, arguments: &[String]) -> Answer<bool> {
 /// The attack by faults, in a build folder of its own: its `cfg` would rebuild everything else.
 pub fn fault_tests(house: &House) -> Command {
     let mut cargo = tests(house, "fault");
+    for_faults(house, &mut cargo);
+    cargo
+}
+
+/// Has each operation on a shared word ask whether something is to happen before it.
+pub fn for_faults(house: &House, cargo: &mut Command) {
     cargo
         .env("RUSTFLAGS", "--cfg stackdepot_fault")
         .env("CARGO_TARGET_DIR", house.target.join("fault"));
-    cargo
 }
 
 /// The tests of one attacker, optimised, with its figures shown.

@@ -4,9 +4,12 @@
 //! the attackers that must find it. A scratch copy of the checkout gets one patch after the other.
 //! An attacker that finds something without a bug, or nothing with one, fails the task.
 
+use crate::fuzz::Fuzzer;
 use crate::house::House;
-use crate::{Answer, attack, child};
+use crate::sanitize::Sanitizer;
+use crate::{Answer, attack, child, fork_storm, linear};
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +17,7 @@ use std::process::Command;
 const USAGE: &str = "usage: cargo xtask attackers [--sample N] [BUG...]";
 /// Longer than an attacker takes; then it hangs, which is a finding, too.
 const HANG_SECONDS: u64 = 90;
-/// The same for the attacker that interrupts every instruction.
+/// The same for the attackers that interrupt every instruction or fork hundreds of times.
 const LONG_HANG_SECONDS: u64 = 600;
 
 /// A bug to plant.
@@ -121,7 +124,10 @@ impl Planted {
 }
 
 /// A copy of the checkout with a build folder of its own.
-struct Scratch(House);
+struct Scratch {
+    house: House,
+    fuzzer: Fuzzer,
+}
 
 impl Scratch {
     fn new(house: &House) -> Answer<Scratch> {
@@ -132,14 +138,16 @@ impl Scratch {
         for file in String::from_utf8_lossy(&listed.stdout).lines() {
             copy(&house.root.join(file), &root.join(file))?;
         }
+        let fuzzer = Fuzzer::new(house, &root);
         let target = house.target.join("attackers");
-        Ok(Scratch(House { root, target }))
+        let house = House { root, target };
+        Ok(Scratch { house, fuzzer })
     }
 
     fn patch(&self, bug: &Planted, options: &[&str]) -> Answer<()> {
         let mut patch = Command::new("patch");
         patch
-            .current_dir(&self.0.root)
+            .current_dir(&self.house.root)
             .args(["--strip=1", "--silent", "--force"]);
         patch.args(options).arg("--input").arg(&bug.patch);
         let patched = child::must(&mut patch);
@@ -148,9 +156,16 @@ impl Scratch {
     }
 
     fn attack(&self, attacker: &str, is_planted: bool) -> Answer<Ended> {
-        let mut tests = match attacker {
-            "fault" => attack::fault_tests(&self.0),
-            _ => attack::tests(&self.0, attacker),
+        if let Some(target) = attacker.strip_prefix("fuzz:") {
+            let finding = self.fuzzer.attack(target, is_planted)?;
+            return Ok(finding.map_or(Ended::Clean, Ended::Found));
+        }
+        let mut tests = match (attacker, Sanitizer::named(attacker)) {
+            (_, Some(sanitizer)) => sanitizer.tests(&self.house),
+            ("fault", _) => attack::fault_tests(&self.house),
+            ("fork_storm", _) => fork_storm::tests(&self.house),
+            ("linear", _) => linear::tests(&self.house),
+            _ => attack::tests(&self.house, attacker),
         };
         if is_planted {
             // Some bugs last for two instructions; it ends at its third finding.
@@ -159,7 +174,7 @@ impl Scratch {
         self.build(&tests)?;
         let mut limited = Command::new("timeout");
         let patience = match attacker {
-            "every_instruction" => LONG_HANG_SECONDS,
+            "every_instruction" | "fork_storm" => LONG_HANG_SECONDS,
             _ => HANG_SECONDS,
         };
         limited.args(["--kill-after=1", &patience.to_string()]);
@@ -174,7 +189,10 @@ impl Scratch {
         let is_finding = |line: &&str| {
             line.starts_with("FINDING ")
                 || line.contains(" before step ")
+                || line.starts_with("no line: ")
                 || line.contains("assertion")
+                || line.starts_with("SUMMARY: ")
+                || line.contains("panicked at")
         };
         let finding = said.lines().find(is_finding).unwrap_or("a test failed");
         Ok(Ended::Found(finding.to_owned()))
@@ -182,9 +200,11 @@ impl Scratch {
 
     /// Builds first: a bug that does not compile is no bug.
     fn build(&self, tests: &Command) -> Answer<()> {
-        let mut cargo = self.inherit(&mut Command::new("env"), tests);
-        // Runs no test, for none has this name.
-        child::must(cargo.arg("--exact")).map(|_| ())
+        let options = tests.get_args().take_while(|argument| *argument != "--");
+        let mut build = Command::new(tests.get_program());
+        build.args(options).arg("--no-run");
+        build.envs(variables(tests));
+        child::must(&mut self.inherit(&mut Command::new("env"), &build)).map(|_| ())
     }
 
     /// `wrapper` with the command, folder and variables of `tests` behind it.
@@ -193,14 +213,16 @@ impl Scratch {
         all.args(wrapper.get_args())
             .arg(tests.get_program())
             .args(tests.get_args());
-        all.current_dir(&self.0.root)
-            .env("CARGO_TARGET_DIR", &self.0.target);
-        let given = tests
-            .get_envs()
-            .filter_map(|(name, value)| Some((name, value?)));
-        all.envs(given);
+        all.current_dir(&self.house.root)
+            .env("CARGO_TARGET_DIR", &self.house.target);
+        all.envs(variables(tests));
         all
     }
+}
+
+fn variables(command: &Command) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+    let all = command.get_envs();
+    all.filter_map(|(name, value)| Some((name, value?)))
 }
 
 fn copy(from: &Path, to: &Path) -> Answer<()> {

@@ -10,10 +10,14 @@ mod attackers;
 mod bars;
 mod check;
 mod child;
+mod fork_storm;
+mod fuzz;
 mod house;
+mod linear;
 mod models;
 mod overhead;
 mod redis;
+mod sanitize;
 mod test;
 mod workloads;
 
@@ -33,7 +37,12 @@ const USAGE: &str = "usage: cargo xtask TASK
                                    each ordering of the core weakened, against the models
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N
+  sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
+  fork-storm [--forks N]           forks while other threads malloc and free without pause (1000)
+  linear [--histories N]           answers of threads that run at once, against the sequential model
   fault                            a death and a handler before every operation on a shared word
+  fuzz [--smoke | --seconds N] [TARGET...]
+                                   damaged files, corpora, regions, and the depot's twin (60 s each)
   attackers [--sample N] [BUG...]  plants bugs in a copy and shows each attacker find its own
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
@@ -61,8 +70,12 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("soak") => attack::soak(&house, rest),
         Some("every-instruction") => attack::every_instruction(&house, rest),
         Some("fault") => attack::fault(&house, rest),
+        Some("fork-storm") => fork_storm::run(&house, rest),
+        Some("linear") => linear::run(&house, rest),
+        Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
+        Some("fuzz") => fuzz::run(&house, rest),
         Some("attackers") => attackers::run(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {

@@ -5,6 +5,7 @@
 //! timeout(1) do, so that its own failures are told apart from the program's exit status.
 
 use std::fmt::Display;
+use std::io::Write as _;
 
 /// `who` knows nothing about the address.
 pub const NO_RECORD: u8 = 2;
@@ -36,6 +37,12 @@ impl Failure {
             message: one_line(&message.to_string()),
             status,
         }
+    }
+
+    /// Says it on stderr.
+    pub fn tell(&self) {
+        // Nothing is left to tell a user whose stderr is closed.
+        let _ = writeln!(std::io::stderr(), "stackdepot: {}", self.message);
     }
 }
 

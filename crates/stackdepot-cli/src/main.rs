@@ -22,7 +22,6 @@ mod symbols;
 mod text;
 mod who;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -37,8 +36,7 @@ fn main() -> ExitCode {
         Err(error) => usage(&error),
     };
     done.unwrap_or_else(|failure| {
-        // Nothing is left to tell a user whose stderr is closed.
-        let _ = writeln!(std::io::stderr(), "stackdepot: {}", failure.message);
+        failure.tell();
         ExitCode::from(failure.status)
     })
 }

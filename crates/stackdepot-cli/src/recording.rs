@@ -191,12 +191,10 @@ impl Recording {
             truncated: counters.get(Counter::Truncated),
             unwind_failed: counters.get(Counter::UnwindFailed),
             live_table_full: counters.get(Counter::LiveTableFull),
-            children_unrecorded: ledger.children_unrecorded
-                + counters.get(Counter::ChildrenUnrecorded),
-            children_removed: ledger.children_removed + counters.get(Counter::ChildrenRemoved),
+            children_unrecorded: ledger.children_unrecorded,
+            children_removed: ledger.children_removed,
             lapped: ring.lapped,
-            unrecorded: counters.get(Counter::EventsUnrecorded)
-                + counters.get(Counter::ForkUnrecorded),
+            unrecorded: counters.get(Counter::EventsUnrecorded),
         }
     }
 

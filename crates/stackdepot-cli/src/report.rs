@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use stackdepot_region::counters::Counter;
+use stackdepot::ring::EventKind;
 use stackdepot_region::format::RunState;
 use stackdepot_region::reader::snapshot::StackRecord;
 
@@ -165,17 +165,11 @@ fn list(
 /// `sqlite3 my.db (pid 4711), ended`
 pub fn title(recording: &Recording) -> String {
     let info = recording.info();
-    let state = match (info.is_running, info.state, info.signal) {
-        (true, ..) => "running".to_owned(),
-        (false, RunState::Crashed, Some(signal)) => {
-            let at = info
-                .fault_address
-                .map_or(String::new(), |address| format!(" at {address:#x}"));
-            format!("died from signal {signal}{at}")
-        }
-        (false, RunState::Ended, _) => "ended".to_owned(),
-        // Neither its exit handlers nor a fault told of the end.
-        (false, ..) => "ended by _exit or a signal".to_owned(),
+    let state = match (info.is_running, info.state) {
+        (true, _) => "running",
+        (false, RunState::Ended) => "ended",
+        // Its exit handlers did not tell of the end.
+        (false, RunState::Running) => "ended by _exit or a signal",
     };
     let command = recording.command();
     let command = if command.is_empty() {
@@ -189,7 +183,6 @@ pub fn title(recording: &Recording) -> String {
 /// Live, total and lost, as `report` and the end of `run` begin.
 pub fn write_totals(text: &mut String, recording: &Recording) {
     let (live, total) = (recording.live(), recording.total());
-    let counters = recording.snapshot.counters();
     let about = if recording.snapshot.is_sampled() {
         "~"
     } else {
@@ -222,36 +215,27 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
         text::counted(total.count, "block"),
         text::count(recording.snapshot.ring_stats().events),
     );
-    let wrong = [
-        (Counter::DoubleFree, "blocks freed twice"),
-        (Counter::InvalidFree, "frees of what is no block"),
-        (
-            Counter::MismatchedFree,
-            "blocks freed by the wrong function",
-        ),
-    ];
-    write_numbers(
-        text,
-        "wrong",
-        wrong
-            .map(|(counter, words)| (counters.get(counter), words))
-            .into_iter()
-            .filter(|(number, _)| *number > 0),
-    );
+    write_wrong(text, recording);
     write_lost(text, recording.lost().worth_telling());
+}
+
+/// Frees, among the events that are kept, of what was no live block: `who` tells more.
+fn write_wrong(text: &mut String, recording: &Recording) {
+    let events = recording.snapshot.events().iter();
+    let mut wrong = events.filter(|event| event.kind == EventKind::UnknownFree);
+    if let Some(last) = wrong.next() {
+        let frees = text::counted(1 + wrong.count() as u64, "free");
+        let address = last.address;
+        let _ = writeln!(
+            text,
+            "wrong  {frees} of what was no live block, last of {address:#x}"
+        );
+    }
 }
 
 /// One line for each loss.
 pub fn write_lost(text: &mut String, lost: Vec<(u64, &'static str)>) {
-    write_numbers(text, "lost ", lost.into_iter());
-}
-
-fn write_numbers(
-    text: &mut String,
-    label: &str,
-    numbers: impl Iterator<Item = (u64, &'static str)>,
-) {
-    for (number, words) in numbers {
-        let _ = writeln!(text, "{label}  {} {words}", text::count(number));
+    for (number, words) in lost {
+        let _ = writeln!(text, "lost   {} {words}", text::count(number));
     }
 }

@@ -29,9 +29,6 @@ const DEPOT_COUNTERS: [&str; 14] = [
     "undone_nodes",
 ];
 
-/// Counters of the file that `totals` answers instead.
-const DERIVED: [&str; 4] = ["allocs", "frees", "alloc_bytes", "free_bytes"];
-
 #[derive(Serialize)]
 struct Document {
     format: u32,
@@ -39,9 +36,6 @@ struct Document {
     pid: u32,
     command: String,
     running: bool,
-    signal: Option<i32>,
-    #[serde(serialize_with = "json::optional_address")]
-    fault_address: Option<u64>,
     region_bytes: u64,
     run_bytes: u64,
     lost: Lost,
@@ -84,18 +78,11 @@ fn document(recording: &Recording) -> Document {
         pid: info.pid,
         command: recording.command(),
         running: info.is_running,
-        signal: info.signal,
-        fault_address: info.fault_address,
         region_bytes: info.file_bytes,
         run_bytes: info.run_bytes,
         lost: recording.lost(),
         totals: totals(recording),
-        counters: numbers(
-            snapshot
-                .counters()
-                .iter()
-                .filter(|(name, _)| !DERIVED.contains(name)),
-        ),
+        counters: numbers(snapshot.counters().iter()),
         ring: numbers([
             ("events", ring.events),
             ("stored", snapshot.events().len() as u64),

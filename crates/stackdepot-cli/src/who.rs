@@ -66,6 +66,9 @@ pub fn perform(arguments: &WhoArguments) -> Result<ExitCode, Failure> {
         output::print(&tell(address, newest.as_ref(), &bad_frees, &earlier))
     };
     recording.note_gaps();
+    if !is_known {
+        note_radix(&arguments.address);
+    }
     done.map(|code| {
         if is_known {
             code
@@ -73,6 +76,16 @@ pub fn perform(arguments: &WhoArguments) -> Result<ExitCode, Failure> {
             ExitCode::from(NO_RECORD)
         }
     })
+}
+
+/// Digits alone were taken for a decimal number; debuggers print addresses in hexadecimal.
+fn note_radix(text: &str) {
+    let is_hexadecimal = parse_address(&format!("0x{text}")).is_ok();
+    if is_hexadecimal && text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() > 1 {
+        output::note(&format!(
+            "{text} was read as a decimal number; if it is hexadecimal, write 0x{text}"
+        ));
+    }
 }
 
 /// Frees of the address that freed no block: the second one of a double free, or an invalid one.

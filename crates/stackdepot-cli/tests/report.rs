@@ -174,6 +174,9 @@ fn a_double_free_names_both_frees() {
         .find(|row| row["kind"] == "unknown-free")
         .expect("the second free is recorded");
     let address = bad["address"].as_str().unwrap().to_owned();
+    let (_, report, _) = run(scratch.stackdepot().arg("report").arg(&recording));
+    let line = format!("wrong  1 free of what was no live block, last of {address}");
+    assert!(report.contains(&line), "{report}");
     let who = json(
         &scratch,
         &[

@@ -257,3 +257,21 @@ fn a_caller_that_ignores_the_end_of_its_children_does_not_confuse_run() {
     assert_eq!((status, stderr.as_str()), (Some(3), ""));
     scratch.recording();
 }
+
+#[test]
+fn children_of_a_program_behind_several_execs_are_recorded() {
+    let scratch = Scratch::new("execs");
+    let script = "if [ $1 -gt 0 ]; then exec sh chain.sh $(($1 - 1)); fi; ls; ls; true\n";
+    std::fs::write(scratch.join("chain.sh"), script).unwrap();
+    // Room for two files beside the first one: those of the shells before must go.
+    let (status, _, stderr) = run(scratch.stackdepot().args([
+        "run", "-q", "--bytes", "4M", "-o", "rec", "--", "sh", "chain.sh", "6",
+    ]));
+    assert_eq!(status, Some(0), "{stderr}");
+    let stats = common::json(
+        &scratch,
+        &["stats".as_ref(), "--json".as_ref(), "rec".as_ref()],
+    );
+    assert_eq!(stats["run"]["children_unrecorded"], 0, "{}", stats["run"]);
+    assert_eq!(stats["run"]["children_recorded"], 8, "{}", stats["run"]);
+}

@@ -193,16 +193,31 @@ unsafe extern "C-unwind" fn free_aligned_sized_body(
     }
 }
 
+/// The forms that answer an aligned block; the arena does while the real functions are unknown.
+///
+/// # Safety
+/// As for [`alloc_with`].
+#[inline(always)]
+unsafe fn aligned_alloc_with(
+    frame: *const Frame,
+    align: usize,
+    size: usize,
+    allocate: impl FnOnce(&Real) -> *mut c_void,
+) -> *mut c_void {
+    match real() {
+        // SAFETY: the caller's promise.
+        Some(real) => unsafe { alloc_with(frame, Purpose::C, size, || allocate(real)) },
+        None => arena::allocate(size, align),
+    }
+}
+
 unsafe extern "C-unwind" fn memalign_body(
     align: usize,
     size: usize,
     frame: *const Frame,
 ) -> *mut c_void {
-    let Some(real) = real() else {
-        return arena::allocate(size, align);
-    };
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, Purpose::C, size, || (real.memalign)(align, size)) }
+    unsafe { aligned_alloc_with(frame, align, size, |real| (real.memalign)(align, size)) }
 }
 
 unsafe extern "C-unwind" fn aligned_alloc_body(
@@ -210,15 +225,8 @@ unsafe extern "C-unwind" fn aligned_alloc_body(
     size: usize,
     frame: *const Frame,
 ) -> *mut c_void {
-    let Some(real) = real() else {
-        return arena::allocate(size, align);
-    };
     // SAFETY: forwards the program's own call.
-    unsafe {
-        alloc_with(frame, Purpose::C, size, || {
-            (real.aligned_alloc)(align, size)
-        })
-    }
+    unsafe { aligned_alloc_with(frame, align, size, |real| (real.aligned_alloc)(align, size)) }
 }
 
 unsafe extern "C-unwind" fn posix_memalign_body(
@@ -242,12 +250,9 @@ unsafe extern "C-unwind" fn posix_memalign_body(
 }
 
 unsafe extern "C-unwind" fn valloc_body(size: usize, frame: *const Frame) -> *mut c_void {
-    let Some(real) = real() else {
-        return arena::allocate(size, PAGE_BYTES);
-    };
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, Purpose::C, size, || match real.valloc {
+        aligned_alloc_with(frame, PAGE_BYTES, size, |real| match real.valloc {
             Some(valloc) => valloc(size),
             None => (real.memalign)(PAGE_BYTES, size),
         })
@@ -255,12 +260,9 @@ unsafe extern "C-unwind" fn valloc_body(size: usize, frame: *const Frame) -> *mu
 }
 
 unsafe extern "C-unwind" fn pvalloc_body(size: usize, frame: *const Frame) -> *mut c_void {
-    let Some(real) = real() else {
-        return arena::allocate(size, PAGE_BYTES);
-    };
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, Purpose::C, size, || match real.pvalloc {
+        aligned_alloc_with(frame, PAGE_BYTES, size, |real| match real.pvalloc {
             Some(pvalloc) => pvalloc(size),
             None => {
                 let rounded = size

@@ -4,9 +4,10 @@
 //! nothing; where the file system has no such files it has the temporary name `PATH.new-TID`, and a
 //! killed maker leaves one file, which the next thread of that number removes. `publish` links it to
 //! its name, and fails when there is anything of that name, as `O_EXCL` would. Usable inside malloc
-//! hooks.
+//! hooks; `run` moves its files with it too.
 
 use core::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::CreateError;
 use crate::process::Text;
@@ -17,7 +18,7 @@ const PATH_BYTES: usize = 4096;
 
 /// A file that is being made.
 #[derive(Debug)]
-pub(crate) struct NewFile<'p> {
+pub struct NewFile<'p> {
     fd: Fd,
     path: &'p CStr,
     is_named: bool,
@@ -25,7 +26,10 @@ pub(crate) struct NewFile<'p> {
 
 impl<'p> NewFile<'p> {
     /// A file without a name in the directory of `path`.
-    pub(crate) fn unnamed(path: &'p CStr) -> Result<NewFile<'p>, CreateError> {
+    ///
+    /// # Errors
+    /// `Open`, also where the file system has no such files; `Path` when it is too long.
+    pub fn unnamed(path: &'p CStr) -> Result<NewFile<'p>, CreateError> {
         let fd = open_unnamed(path)?;
         Ok(NewFile {
             fd,
@@ -35,7 +39,10 @@ impl<'p> NewFile<'p> {
     }
 
     /// A file beside `path` whose name nobody reads.
-    pub(crate) fn temporary(path: &'p CStr) -> Result<NewFile<'p>, CreateError> {
+    ///
+    /// # Errors
+    /// As for `unnamed`.
+    pub fn temporary(path: &'p CStr) -> Result<NewFile<'p>, CreateError> {
         let fd = with_temporary_name(path, |name| {
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR;
             sys::open(name, flags, 0o600).or_else(|_| {
@@ -56,7 +63,10 @@ impl<'p> NewFile<'p> {
     }
 
     /// Gives the file, which is complete, its name.
-    pub(crate) fn publish(self) -> Result<(), CreateError> {
+    ///
+    /// # Errors
+    /// `Exists` when there is anything of that name; `Open` when it cannot be made. The file is gone.
+    pub fn publish(self) -> Result<(), CreateError> {
         let linked = if self.is_named {
             with_temporary_name(self.path, |name| {
                 sys::link(name, self.path).or_else(|errno| match errno {
@@ -72,6 +82,12 @@ impl<'p> NewFile<'p> {
             CreateError::Open(Errno(libc::EEXIST)) => CreateError::Exists,
             other => other,
         })
+    }
+}
+
+impl AsFd for NewFile<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -16,81 +16,47 @@ pub const COUNTER_LIMIT: usize = 64;
 /// Counters that are kept.
 pub const COUNTER_COUNT: usize = Counter::ALL.len();
 
-/// What is counted. The number is the place in the file: never reuse one.
+/// What is counted. The number is the place in the file: a change is a new version of the format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Counter {
-    /// Blocks that the program obtained.
-    Allocs = 0,
-    /// Blocks that it gave back.
-    Frees = 1,
-    /// Bytes that it obtained.
-    AllocBytes = 2,
-    /// Bytes that it gave back.
-    FreeBytes = 3,
     /// Frees of blocks that nobody recorded.
-    FreesUnknown = 4,
+    FreesUnknown = 0,
     /// Stacks that the unwinder could not walk to their end.
-    UnwindFailed = 5,
+    UnwindFailed = 1,
     /// Stacks cut at the frame limit.
-    Truncated = 6,
+    Truncated = 2,
     /// Saves refused because everything was held.
-    SaveFull = 7,
+    SaveFull = 3,
     /// Saves given up after a bounded number of steps.
-    SaveContended = 8,
+    SaveContended = 4,
     /// Saves refused because a bucket pair was full of held nodes.
-    SaveCrowded = 9,
+    SaveCrowded = 5,
     /// Saves or acquires refused because the reference count was at its end.
-    SaveSaturated = 10,
+    SaveSaturated = 6,
     /// Blocks that the live table could not take.
-    LiveTableFull = 11,
-    /// Blocks left out of the live table because it samples.
-    LiveUnsampled = 12,
-    /// A block freed twice.
-    DoubleFree = 13,
-    /// A free of an address that is no block.
-    InvalidFree = 14,
-    /// A block freed by another family of functions than obtained it.
-    MismatchedFree = 15,
-    /// Events dropped because the ring lapped their writer.
-    RingLapped = 16,
+    LiveTableFull = 7,
     /// Events that reached no file: the recorder was busy with the same thread, or not ready.
-    EventsUnrecorded = 17,
+    EventsUnrecorded = 8,
     /// Threads seen.
-    Threads = 18,
+    Threads = 9,
     /// Stacks taken a second time by the independent unwinder.
-    CheckTotal = 19,
+    CheckTotal = 10,
     /// Of these, equal frame by frame.
-    CheckEqual = 20,
+    CheckEqual = 11,
     /// Of these, cut by either unwinder.
-    CheckTruncated = 21,
+    CheckTruncated = 12,
     /// Unloaded modules whose entry was overwritten.
-    ModulesOverwritten = 22,
+    ModulesOverwritten = 13,
     /// Modules for which there was no entry.
-    ModulesLost = 23,
-    /// Frames copied from the thread's last unwind.
-    MemoFrames = 24,
-    /// Frames unwound.
-    UnwoundFrames = 25,
-    /// Calls of the hooked allocation functions that failed.
-    AllocsFailed = 26,
+    ModulesLost = 14,
     /// Calls of realloc that moved or resized a block.
-    Reallocs = 27,
-    /// Allocations of a fork's child before it had a file of its own.
-    ForkUnrecorded = 28,
-    /// Child processes that ran without a file.
-    ChildrenUnrecorded = 29,
-    /// Files of ended children that made room.
-    ChildrenRemoved = 30,
+    Reallocs = 15,
 }
 
 impl Counter {
     /// All of them, in the order of their places.
-    pub const ALL: [Counter; 31] = [
-        Counter::Allocs,
-        Counter::Frees,
-        Counter::AllocBytes,
-        Counter::FreeBytes,
+    pub const ALL: [Counter; 16] = [
         Counter::FreesUnknown,
         Counter::UnwindFailed,
         Counter::Truncated,
@@ -99,11 +65,6 @@ impl Counter {
         Counter::SaveCrowded,
         Counter::SaveSaturated,
         Counter::LiveTableFull,
-        Counter::LiveUnsampled,
-        Counter::DoubleFree,
-        Counter::InvalidFree,
-        Counter::MismatchedFree,
-        Counter::RingLapped,
         Counter::EventsUnrecorded,
         Counter::Threads,
         Counter::CheckTotal,
@@ -111,22 +72,12 @@ impl Counter {
         Counter::CheckTruncated,
         Counter::ModulesOverwritten,
         Counter::ModulesLost,
-        Counter::MemoFrames,
-        Counter::UnwoundFrames,
-        Counter::AllocsFailed,
         Counter::Reallocs,
-        Counter::ForkUnrecorded,
-        Counter::ChildrenUnrecorded,
-        Counter::ChildrenRemoved,
     ];
 
     /// The name in reports and JSON.
     pub const fn name(self) -> &'static str {
         match self {
-            Counter::Allocs => "allocs",
-            Counter::Frees => "frees",
-            Counter::AllocBytes => "alloc_bytes",
-            Counter::FreeBytes => "free_bytes",
             Counter::FreesUnknown => "frees_unknown",
             Counter::UnwindFailed => "unwind_failed",
             Counter::Truncated => "truncated",
@@ -135,11 +86,6 @@ impl Counter {
             Counter::SaveCrowded => "save_crowded",
             Counter::SaveSaturated => "save_saturated",
             Counter::LiveTableFull => "live_table_full",
-            Counter::LiveUnsampled => "live_unsampled",
-            Counter::DoubleFree => "double_free",
-            Counter::InvalidFree => "invalid_free",
-            Counter::MismatchedFree => "mismatched_free",
-            Counter::RingLapped => "ring_lapped",
             Counter::EventsUnrecorded => "events_unrecorded",
             Counter::Threads => "threads",
             Counter::CheckTotal => "check_total",
@@ -147,13 +93,7 @@ impl Counter {
             Counter::CheckTruncated => "check_truncated",
             Counter::ModulesOverwritten => "modules_overwritten",
             Counter::ModulesLost => "modules_lost",
-            Counter::MemoFrames => "memo_frames",
-            Counter::UnwoundFrames => "unwound_frames",
-            Counter::AllocsFailed => "allocs_failed",
             Counter::Reallocs => "reallocs",
-            Counter::ForkUnrecorded => "fork_unrecorded",
-            Counter::ChildrenUnrecorded => "children_unrecorded",
-            Counter::ChildrenRemoved => "children_removed",
         }
     }
 }
@@ -252,8 +192,11 @@ mod tests {
         let mut bytes = vec![0u8; 2 * PAGE_BYTES];
         bytes[8] = 3;
         bytes[COUNTER_LIMIT * 8 + 8] = 4;
-        assert_eq!(CounterValues::parse(&bytes).get(Counter::Frees), 7);
-        assert_eq!(CounterValues::parse(&bytes).get(Counter::Allocs), 0);
-        assert_eq!(CounterValues::parse(&bytes[..100]).get(Counter::Frees), 3);
+        assert_eq!(CounterValues::parse(&bytes).get(Counter::UnwindFailed), 7);
+        assert_eq!(CounterValues::parse(&bytes).get(Counter::FreesUnknown), 0);
+        assert_eq!(
+            CounterValues::parse(&bytes[..100]).get(Counter::UnwindFailed),
+            3
+        );
     }
 }

@@ -223,6 +223,10 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             "permission denied; read it as the user who recorded it".to_string()
         }
-        _ => error.to_string(),
+        _ => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            text.to_lowercase()
+        }
     }
 }

@@ -18,7 +18,7 @@ use crate::clock::ClockPair;
 /// The first eight bytes of every region file, stored when all else is in place.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDPREG");
 /// The version of the layout that this crate writes and reads.
-pub const FORMAT_VERSION: u64 = 1;
+pub const FORMAT_VERSION: u64 = 2;
 /// Sections start and end at multiples of this.
 pub const PAGE_BYTES: usize = 4096;
 /// Header, ledger and counters.
@@ -86,8 +86,6 @@ pub enum RunState {
     Running,
     /// The program ended by itself.
     Ended,
-    /// The program is dying from a signal.
-    Crashed,
 }
 
 impl RunState {
@@ -96,7 +94,6 @@ impl RunState {
         match self {
             RunState::Running => 1,
             RunState::Ended => 2,
-            RunState::Crashed => 3,
         }
     }
 
@@ -105,7 +102,6 @@ impl RunState {
         match bits {
             1 => Some(RunState::Running),
             2 => Some(RunState::Ended),
-            3 => Some(RunState::Crashed),
             _ => None,
         }
     }
@@ -149,12 +145,6 @@ pub struct FileHeader {
     pub boot_digest: AtomicU64,
     /// A [`RunState`].
     pub state: AtomicU64,
-    /// The signal, in state crashed.
-    pub signal: AtomicU64,
-    /// The faulting address, in state crashed; 0 where the signal has none.
-    pub fault_address: AtomicU64,
-    /// The thread that the signal hit.
-    pub fault_thread: AtomicU64,
     /// The clocks when the file was made.
     pub clock_start: ClockWords,
     /// Odd while a thread stores `clock_last`.
@@ -182,19 +172,6 @@ impl FileHeader {
     pub fn mark_running(&self) {
         self.state
             .store(RunState::Running.to_bits(), Ordering::Relaxed);
-    }
-
-    /// Says that the program is dying from `signal`. Safe in its handler.
-    pub fn mark_crashed(&self, signal: i32, fault_address: u64, fault_thread: u32) {
-        self.signal.store(signal as u64, Ordering::Relaxed);
-        self.fault_address.store(fault_address, Ordering::Relaxed);
-        self.fault_thread
-            .store(u64::from(fault_thread), Ordering::Relaxed);
-        self.touch_clock();
-        // ORDERING: Release, so that a reader that sees `Crashed` sees the signal; its partner is
-        // the copying by `pread`, which reads this word before the others are looked at again.
-        self.state
-            .store(RunState::Crashed.to_bits(), Ordering::Release);
     }
 
     /// Stores a new pair of clocks, from which readers compute how long ago an event was.

@@ -3,22 +3,24 @@
 //! Key type: [`Ledger`], the second page of a run's first file, mapped by every later process for
 //! the moment in which it gets its file. Each later file is an entry of one word: state, size, pid,
 //! sequence. There is no sum that a killed process could leave wrong: a process claims an entry,
-//! adds up all entries, and takes its claim back when they exceed the bound. Entries of dead
-//! processes are freed by whoever needs room: file removed first, bytes given back after it. A process
-//! of another pid namespace counts as dead only when its file's lock is free.
+//! adds up all entries, and takes its claim back when they exceed the bound. Entries whose file nobody
+//! writes any more (`entry`) are freed by whoever needs room: file removed first, bytes given back
+//! after it.
 //!
 //! Owns the invariant: the sizes of all files that entries allow never exceed the budget. Of two
 //! claims at once at least the one whose fence comes second sees the other, so both may step back
 //! (each tries again, bounded), but never do both stay beyond the budget.
 
+mod entry;
+
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
-use std::os::fd::AsFd;
 
 use crate::clock::ClockPair;
 use crate::format::PAGE_BYTES;
-use crate::process::{Liveness, ProcessId, Text};
+use crate::process::{ProcessId, Text};
 use crate::sys;
+use entry::{EntryState, EntryWord, LedgerEntry};
 
 /// How many later files a run can have at once. Each takes at least a sixteenth of the whole, and
 /// the first one half: never more than eight, and some room for claims that step back.
@@ -31,7 +33,7 @@ const WAIT_LIMIT: u32 = 16;
 /// Why there is no room for a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LedgerError {
-    /// The files of running processes take all bytes of the run.
+    /// Files that processes write take all bytes of the run.
     NoRoom,
     /// All entries are taken.
     TableFull,
@@ -57,80 +59,7 @@ pub struct Ledger {
     entries: [LedgerEntry; ENTRY_COUNT],
 }
 
-#[derive(Debug)]
-#[repr(C)]
-struct LedgerEntry {
-    word: AtomicU64,
-    start_ticks: AtomicU64,
-    ended_ns: AtomicU64,
-    namespace: AtomicU64,
-}
-
 const _: () = assert!(size_of::<Ledger>() <= PAGE_BYTES);
-
-/// The word of an entry. 0 is a free one.
-///
-/// | 63..62 | 61 | 60..38 | 37..16 | 15..0 |
-/// |---|---|---|---|---|
-/// | state 1 claimed, 2 active, 3 ended | pid of another namespace than the run's | pages | pid | sequence |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct EntryWord(u64);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EntryState {
-    Free,
-    Claimed,
-    Active,
-    Ended,
-}
-
-impl EntryWord {
-    const PAGES_LIMIT: u64 = 1 << 23;
-    const PID_LIMIT: u32 = 1 << 22;
-    const OUTSIDE: u64 = 1 << 61;
-
-    /// `None` when a number does not fit (no Linux pid exceeds 2^22).
-    fn claimed(pages: u64, pid: u32, sequence: u16) -> Option<EntryWord> {
-        let fits = pages > 0 && pages < Self::PAGES_LIMIT && pid < Self::PID_LIMIT;
-        fits.then_some(EntryWord(
-            1 << 62 | pages << 38 | u64::from(pid) << 16 | u64::from(sequence),
-        ))
-    }
-
-    fn state(self) -> EntryState {
-        match self.0 >> 62 {
-            0 => EntryState::Free,
-            1 => EntryState::Claimed,
-            2 => EntryState::Active,
-            _ => EntryState::Ended,
-        }
-    }
-
-    fn with_state(self, state: u64) -> EntryWord {
-        EntryWord(self.0 & !(3 << 62) | state << 62)
-    }
-
-    /// The same claim by a process whose pid means nothing where the run began.
-    fn marked_outside(self) -> EntryWord {
-        EntryWord(self.0 | Self::OUTSIDE)
-    }
-
-    fn is_from_outside(self) -> bool {
-        self.0 & Self::OUTSIDE != 0
-    }
-
-    fn pages(self) -> u64 {
-        (self.0 >> 38) & (Self::PAGES_LIMIT - 1)
-    }
-
-    fn pid(self) -> u32 {
-        (self.0 >> 16) as u32 & (Self::PID_LIMIT - 1)
-    }
-
-    fn sequence(self) -> u16 {
-        self.0 as u16
-    }
-}
 
 /// A claimed entry: turned into a file by `confirm`, or given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,8 +126,8 @@ impl Ledger {
         }
     }
 
-    /// Claims `file_bytes` for a file of `who`, and removes files of ended processes, the one that
-    /// ended first going first, until there is room.
+    /// Claims `file_bytes` for a file of `who`, and removes files that nobody writes any more, the one
+    /// that ended first going first, until there is room.
     ///
     /// Waits a few milliseconds, bounded, while others are between claim and file.
     pub fn reserve_or_remove(
@@ -332,7 +261,7 @@ impl Ledger {
         pages * PAGE_BYTES as u64
     }
 
-    /// Removes the file whose process ended first; false when no process has ended.
+    /// Removes the file that ended first; false when none has, or it cannot be removed.
     fn remove_oldest_ended(&self, first_path: &CStr, who: &ProcessId) -> bool {
         let now_ns = ClockPair::now().monotonic_ns;
         let namespace = self.namespace.load(Ordering::Relaxed);
@@ -348,79 +277,8 @@ impl Ledger {
         let Some((_, _, word, entry)) = oldest else {
             return false;
         };
-        entry.remove(EntryWord(word), first_path, &self.children_removed);
-        true
+        entry.remove(EntryWord(word), first_path, &self.children_removed)
     }
-}
-
-impl LedgerEntry {
-    /// The entry's word if its process is gone and nobody maps its file; `who` is who asks,
-    /// `namespace` the run's.
-    fn ended(&self, who: &ProcessId, first_path: &CStr, namespace: u64) -> Option<EntryWord> {
-        // ORDERING: Acquire, partner of the Release in `confirm`: start time of this very file.
-        let word = EntryWord(self.word.load(Ordering::Acquire));
-        let mut owner = ProcessId {
-            pid: word.pid(),
-            start_ticks: 0, // of a claim: not stored yet
-            namespace: if word.is_from_outside() { 0 } else { namespace },
-        };
-        let is_gone = match word.state() {
-            EntryState::Free => false,
-            EntryState::Claimed => owner.liveness(who.namespace) == Liveness::Ended,
-            EntryState::Active | EntryState::Ended => {
-                owner.start_ticks = self.start_ticks.load(Ordering::Relaxed);
-                owner.namespace = self.namespace.load(Ordering::Relaxed);
-                // The asker itself, with a file: that of the program which it was before an exec.
-                let liveness = match owner == *who {
-                    true => Liveness::Ended,
-                    false => owner.liveness(who.namespace),
-                };
-                match (is_mapped(first_path, word), liveness) {
-                    // A child that forked while it was recorded keeps its bytes in use.
-                    (Some(is_mapped), Liveness::Unknown | Liveness::Ended) => !is_mapped,
-                    (_, liveness) => liveness == Liveness::Ended,
-                }
-            }
-        };
-        is_gone.then_some(word)
-    }
-
-    /// When the process, which is gone, ended: where it did not say so itself, from now on.
-    fn ended_since(&self, now_ns: u64) -> u64 {
-        // ORDERING: Relaxed: only the order of removal hangs on it.
-        let stamped =
-            self.ended_ns
-                .compare_exchange(0, now_ns, Ordering::Relaxed, Ordering::Relaxed);
-        stamped.err().unwrap_or(now_ns)
-    }
-
-    /// Two may remove at once: a name is never given twice, and one of them frees the entry.
-    fn remove(&self, word: EntryWord, first_path: &CStr, removed: &AtomicU64) {
-        let mut buffer = [0u8; PATH_LIMIT];
-        let unlinked = match child_path(first_path, word.pid(), word.sequence(), &mut buffer) {
-            Some(path) => sys::unlink(path).is_ok(),
-            None => false,
-        };
-        // ORDERING: Release: the bytes are given back after the file went; partner: the claim's fence.
-        let freed = self
-            .word
-            .compare_exchange(word.0, 0, Ordering::Release, Ordering::Relaxed);
-        if freed.is_ok() {
-            self.ended_ns.store(0, Ordering::Relaxed);
-        }
-        // Of two who remove at once one unlinks; the other may be the one who frees.
-        if unlinked && word.state() != EntryState::Claimed {
-            removed.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Whether any process maps the file of an entry: its bytes stay in use, whatever becomes of its name.
-fn is_mapped(first_path: &CStr, word: EntryWord) -> Option<bool> {
-    let mut buffer = [0u8; PATH_LIMIT];
-    let path = child_path(first_path, word.pid(), word.sequence(), &mut buffer)?;
-    let fd = sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK, 0).ok()?;
-    sys::is_locked(fd.as_fd())
 }
 
 /// What a run's ledger counted.

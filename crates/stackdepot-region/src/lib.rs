@@ -18,7 +18,7 @@
     )
 )]
 
-mod birth;
+pub mod birth;
 pub mod clock;
 pub mod counters;
 pub mod error;

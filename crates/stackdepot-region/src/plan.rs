@@ -21,6 +21,8 @@ use crate::format::{HEADER_BYTES, MAX_FILE_BYTES, PAGE_BYTES, SECTION_COUNT, Sec
 pub const MIN_FILE_BYTES: usize = 512 << 10;
 /// Executable and command line.
 pub const META_BYTES: usize = 2 * PAGE_BYTES;
+/// The module table is never longer.
+pub const MODULES_MOST_BYTES: usize = 512 << 10;
 /// The ring holds at most this many events.
 pub const MAX_EVENT_COUNT: u32 = 32768;
 /// The smallest file of a later process.
@@ -74,7 +76,7 @@ pub fn plan(file_bytes: usize) -> Result<SectionPlan, PlanError> {
         return Err(PlanError::TooLarge);
     }
     let file_bytes = page_floor(file_bytes);
-    let modules_bytes = page_floor(file_bytes / 64).clamp(32 << 10, 512 << 10);
+    let modules_bytes = page_floor(file_bytes / 64).clamp(32 << 10, MODULES_MOST_BYTES);
     let (ring, ring_bytes) = plan_ring(file_bytes).ok_or(PlanError::TooSmall)?;
     let live_bytes = page_floor(live_share(file_bytes));
     let mut sections = [Section::default(); SECTION_COUNT];

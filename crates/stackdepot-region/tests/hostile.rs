@@ -9,6 +9,7 @@ use std::path::Path;
 
 use common::*;
 use stackdepot_region::error::ReadErrorKind;
+use stackdepot_region::format::SECTIONS_OFFSET;
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::{Gone, Snapshot};
 
@@ -98,6 +99,38 @@ fn sound_file_shows_everything() {
     assert!(count > 1000, "{count}");
 }
 
+/// A sparse file is as large as it likes: what is small in every file must not be read at any size.
+#[test]
+fn sections_beyond_what_a_writer_makes_are_refused() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let bytes = sample(&path);
+    for (large, is_refused) in [(0, true), (1, true), (2, false)] {
+        let mut bytes = bytes.clone();
+        let mut offset = 16384u64;
+        for section in 0..5 {
+            let length: u64 = if section == large { 1 << 20 } else { 4096 };
+            let row = SECTIONS_OFFSET + section * 16;
+            bytes[row..row + 8].copy_from_slice(&offset.to_le_bytes());
+            bytes[row + 8..row + 16].copy_from_slice(&length.to_le_bytes());
+            offset += length;
+        }
+        let size = 2u64 << 20;
+        bytes[24..32].copy_from_slice(&size.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(size).unwrap();
+        let is_damaged = matches!(
+            read_all(&path),
+            Err(ReadErrorKind::Damaged {
+                what: "the section table",
+                ..
+            })
+        );
+        assert_eq!(is_damaged, is_refused, "section {large}");
+    }
+}
+
 #[test]
 fn every_truncation_is_told_with_its_length() {
     let directory = Directory::new();
@@ -169,10 +202,10 @@ fn what_is_no_region_file_is_named() {
     std::fs::write(&path, [0; 8192]).unwrap();
     expect("never completed");
     let mut bytes = sample(&directory.path("sample"));
-    bytes[8] = 2;
-    std::fs::write(&path, &bytes).unwrap();
-    expect("format version 2 at offset 8 is not 1");
     bytes[8] = 1;
+    std::fs::write(&path, &bytes).unwrap();
+    expect("format version 1 at offset 8 is not 2");
+    bytes[8] = 2;
     bytes[32] ^= 1; // the first section's offset
     std::fs::write(&path, &bytes).unwrap();
     expect("the section table");

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::mem::offset_of;
 use std::path::Path;
 use std::time::Duration;
 
 use common::*;
 use stackdepot_region::error::CreateError;
+use stackdepot_region::format::FileHeader;
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::Gone;
 use stackdepot_region::writer::{CreateOptions, RegionWriter};
@@ -102,6 +104,39 @@ fn file_of_a_killed_process_is_read_whole() {
         std::fs::remove_file(&path).unwrap();
     }
     assert!(stack_count > 1000, "{stack_count}");
+}
+
+#[test]
+fn ages_of_a_killed_process_count_back_from_its_newest_event() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let name = c_path(&path);
+    let pid = fork(|| {
+        let Ok(writer) = RegionWriter::create(&name, &CreateOptions::alone(1 << 20)) else {
+            return 1;
+        };
+        record_alloc(&writer, 0, 0x1000, 8, 7);
+        std::thread::sleep(Duration::from_millis(30));
+        record_alloc(&writer, 0, 0x2000, 8, 7);
+        0 // without a word about its end
+    });
+    assert_eq!(wait(pid), 0);
+    std::thread::sleep(Duration::from_millis(100));
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    let ages: Vec<f64> = snapshot
+        .events()
+        .iter()
+        .map(|event| snapshot.info().seconds_ago(event.time).unwrap())
+        .collect();
+    assert_eq!(ages.len(), 2);
+    assert_eq!(ages[0], 0.0);
+    assert!((0.03..1.0).contains(&ages[1]), "{ages:?}");
+    // On another machine, or after a reboot, nothing tells how fast its counter ran.
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[offset_of!(FileHeader, boot_digest)] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    assert_eq!(snapshot.info().seconds_ago(snapshot.events()[0].time), None);
 }
 
 #[test]

@@ -38,6 +38,8 @@ fn what_was_recorded_is_read_back() {
             amount.bytes += 100 + number;
         }
     }
+    writer.counters.add(Counter::Reallocs, 0, 3);
+    writer.counters.add(Counter::Reallocs, 5, 4);
     let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
     assert!(snapshot.problems().is_empty(), "{:?}", snapshot.problems());
     assert!(!snapshot.is_sampled());
@@ -50,8 +52,7 @@ fn what_was_recorded_is_read_back() {
         assert!(record.total.count >= record.live.count);
     }
     assert_eq!(found, live);
-    assert_eq!(snapshot.counters().get(Counter::Allocs), 2000);
-    assert_eq!(snapshot.counters().get(Counter::Frees), 667);
+    assert_eq!(snapshot.counters().get(Counter::Reallocs), 7);
     assert_eq!(snapshot.ring_stats().events, 2667);
     assert_eq!(snapshot.skipped(), Default::default());
 }
@@ -149,21 +150,12 @@ fn header_says_who_when_and_how_it_ended() {
         .collect();
     assert_eq!(info.command, arguments);
     assert!(info.is_running && !info.is_child);
-    assert_eq!(
-        (info.state, info.signal, info.fault_address),
-        (RunState::Running, None, None)
-    );
+    assert_eq!(info.state, RunState::Running);
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs_f64();
     assert!((now - info.started_unix_seconds).abs() < 60.0);
-    writer.header.mark_crashed(11, 0xdead_beef, 42);
-    let info = file.info().unwrap();
-    assert_eq!(
-        (info.state, info.signal, info.fault_address),
-        (RunState::Crashed, Some(11), Some(0xdead_beef))
-    );
     writer.mark_ended();
     assert_eq!(file.info().unwrap().state, RunState::Ended);
 }

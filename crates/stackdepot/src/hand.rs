@@ -53,7 +53,9 @@ impl Region<'_> {
                 return self.claim_hinted(&self.header.hints).ok_or(SaveError::Full);
             }
             let mut index = start % slot_count;
-            for position in start..start + BATCH {
+            // Only the hand of a damaged region ever wraps; its batch is empty then.
+            let end = start.wrapping_add(BATCH);
+            for position in start..end {
                 let number = index as u32 + 1;
                 index = if index + 1 == slot_count {
                     0
@@ -71,7 +73,7 @@ impl Region<'_> {
                     return Ok(number);
                 }
             }
-            move_hand(hand, start, start + BATCH);
+            move_hand(hand, start, end);
             steps += BATCH;
         }
         Err(SaveError::Contended)

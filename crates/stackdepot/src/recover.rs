@@ -80,6 +80,10 @@ impl Region<'_> {
             hint.store(0, Ordering::Relaxed);
         }
         // The hand starts over behind its first lap, or in it if it never ended.
+        let (hand, slot_count) = (get(&self.header.hand), u64::from(self.geometry.slot_count));
+        if let Some(in_lap) = hand.checked_rem(slot_count).filter(|_| hand > slot_count) {
+            set(&self.header.hand, slot_count + in_lap);
+        }
         set(&self.header.progress, get(&self.header.hand));
     }
 

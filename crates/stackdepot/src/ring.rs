@@ -321,25 +321,26 @@ impl<'r> Ring<'r> {
 
     /// The counters.
     pub fn stats(&self) -> RingStats {
+        // A damaged ring may say anything: no sum of it overflows.
         let sum = |word: usize| {
-            self.places
+            let words = self
+                .places
                 .shards
                 .iter()
-                .filter_map(|line| line.0.get(word))
-                .map(|count| count.load(Ordering::Relaxed))
-                .sum::<u64>()
+                .filter_map(|line| line.0.get(word));
+            words.fold(0u64, |sum, count| {
+                sum.saturating_add(count.load(Ordering::Relaxed))
+            })
         };
-        let left = self
-            .places
-            .shards
-            .iter()
-            .map(|line| Cursor(line.0[CURSOR].load(Ordering::Relaxed)).left())
-            .sum::<u64>();
+        let cursors = self.places.shards.iter().map(|line| &line.0[CURSOR]);
+        let left: u64 = cursors
+            .map(|word| Cursor(word.load(Ordering::Relaxed)).left())
+            .sum();
         let events = self
             .places
             .head
             .load(Ordering::Relaxed)
-            .saturating_sub(sum(WASTED) + left);
+            .saturating_sub(sum(WASTED).saturating_add(left));
         let kept = events.min(self.entry_count.get());
         RingStats {
             events,

@@ -247,6 +247,30 @@ fn damaged_regions_end_in_an_error_or_in_a_depot_that_works() {
     );
 }
 
+/// The hand of a damaged region may stand anywhere, also where its next steps wrap.
+#[test]
+fn a_hand_at_the_end_of_its_range_goes_on() {
+    const HAND_WORD: usize = 128 / 8;
+    let mut memory = vec![Line::ZERO; LINES];
+    filled(&mut memory);
+    // SAFETY: lines are plain words, and nobody else uses them meanwhile.
+    let (_, words, _) = unsafe { memory.align_to_mut::<u64>() };
+    words[HAND_WORD] = u64::MAX - 3;
+    let bytes = size_of_val(&*memory);
+    // SAFETY: the buffer is valid, aligned and exclusively borrowed.
+    let attached = unsafe { Depot::attach(NonNull::from(&mut *memory).cast(), bytes) };
+    check_usable(&attached.unwrap());
+    // SAFETY: as above.
+    let (_, words, _) = unsafe { memory.align_to_mut::<u64>() };
+    words[HAND_WORD] = u64::MAX - 3;
+    let (depot, _) = reopen(&mut memory, &[]).unwrap();
+    check_usable(&depot);
+    for number in 0..100_000 {
+        let saved = depot.save(&frames_of(number));
+        assert!(saved.is_ok(), "{number}: {saved:?}");
+    }
+}
+
 #[test]
 fn a_region_cut_short_at_any_point_of_its_use_recovers_without_a_leak() {
     // What a kill leaves is any prefix of the stores of an operation; here: slots OWNED, entries

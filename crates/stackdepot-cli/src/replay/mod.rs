@@ -15,14 +15,14 @@ mod stage;
 mod timed;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::ValueEnum;
 use stackdepot_corpus::Corpus;
 
 use crate::args::parse_bytes;
-use crate::failure::Failure;
+use crate::failure::{Failure, reason};
 use outcome::Outcome;
 use progress::Progress;
 use stage::{Plan, Stage};
@@ -81,15 +81,16 @@ const FIT_BYTES: u64 = 2 << 30;
 
 /// Replays a recorded workload through the depot.
 pub fn perform(options: &Options) -> Result<ExitCode, Failure> {
-    let bytes = options
+    let asked = options
         .bytes
         .as_deref()
         .map(parse_bytes)
         .transpose()
-        .map_err(Failure::new)?
-        // The depot is made of whole lines.
-        .map(|bytes| bytes - bytes % stage::LINE_BYTES);
+        .map_err(Failure::new)?;
+    // The depot is made of whole lines.
+    let bytes = asked.map(|bytes| bytes - bytes % stage::LINE_BYTES);
     let name = options.corpus.display();
+    check_kind(&options.corpus).map_err(|why| Failure::new(format_args!("{name}: {why}")))?;
     let corpus = Corpus::open(&options.corpus)
         .map_err(|error| Failure::new(format_args!("{name}: {error}")))?;
     let progress = Progress::new();
@@ -100,6 +101,10 @@ pub fn perform(options: &Options) -> Result<ExitCode, Failure> {
         hold: options.hold,
         ring_events: options.ring,
     };
+    if let (Some(asked), Some(Err(failure))) = (asked, bytes.map(|bytes| plan.check(bytes))) {
+        // Named as the user wrote it.
+        return plan.check(asked).and(Err(failure));
+    }
     let outcome = if options.fit {
         fit::replay(&plan, bytes.unwrap_or(FIT_BYTES), &progress)?
     } else {
@@ -117,6 +122,17 @@ pub fn perform(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 /// Both passes at one size.
+/// A pipe would be waited for, and a directory is read as a damaged workload.
+fn check_kind(path: &Path) -> Result<(), String> {
+    let metadata =
+        std::fs::metadata(path).map_err(|error| format!("cannot open: {}", reason(&error)))?;
+    match (metadata.is_dir(), metadata.is_file()) {
+        (true, _) => Err("is a directory; name a workload inside it".to_owned()),
+        (_, true) => Ok(()),
+        _ => Err("is no regular file; name a workload".to_owned()),
+    }
+}
+
 fn replay(plan: &Plan<'_>, depot_bytes: u64, progress: &Progress) -> Result<Outcome, Failure> {
     let mut stage = Stage::new(plan, depot_bytes)?;
     let checked = checked::replay(plan, &mut stage, depot_bytes, progress)?;

@@ -37,6 +37,12 @@ impl Plan<'_> {
         self.corpus.events().get((start + ordinal) % count)
     }
 
+    /// Whether a depot of this size is possible.
+    pub fn check(&self, depot_bytes: u64) -> Result<(), Failure> {
+        let geometry = config(self, depot_bytes)?.geometry();
+        geometry.map(drop).map_err(|error| too(depot_bytes, &error))
+    }
+
     /// The ring's configuration: one shard, so that "the newest N" is exact.
     fn ring_config(&self) -> RingConfig {
         RingConfig::new(self.ring_events)
@@ -63,9 +69,7 @@ impl Stage {
     /// Memory for depots of up to `depot_bytes`.
     pub fn new(plan: &Plan<'_>, depot_bytes: u64) -> Result<Stage, Failure> {
         // Refused before any memory is touched: a size with a typo must not eat the machine.
-        config(plan, depot_bytes)?
-            .geometry()
-            .map_err(|error| too(depot_bytes, &error))?;
+        plan.check(depot_bytes)?;
         let mut stage = Stage {
             depot: Vec::new(),
             ring: lines(plan.ring_bytes()? as u64)?,

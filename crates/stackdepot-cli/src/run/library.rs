@@ -10,8 +10,10 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rustix::fs::{self as rfs, AtFlags, Mode, OFlags, StatVfsMountFlags};
+use rustix::fs::{self as rfs, AtFlags, FlockOperation, Mode, OFlags, StatVfsMountFlags};
+use rustix::io::Errno;
 use rustix::process::{geteuid, getpid};
 use stackdepot_region::reader::locate::own_runs_directory;
 
@@ -21,16 +23,31 @@ use crate::processes;
 /// The library that build.rs built.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libstackdepot_preload.so"));
 
-/// Writes the library, or finds it written, and answers its path.
+/// Its size.
+pub const BYTES: u64 = LIBRARY.len() as u64;
+
+/// The library on disk.
+#[derive(Debug)]
+pub struct Library {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Shared by all runs that start: `clean` leaves the directory alone meanwhile.
+    _lock: OwnedFd,
+}
+
+/// How often, every 10 ms, a directory that `clean` works in is looked at.
+const CLEAN_LIMIT: usize = 100;
+
+/// Writes the library, or finds it written.
 ///
 /// # Errors
 /// One line with what every candidate directory failed of.
-pub fn extract() -> Result<PathBuf, Failure> {
+pub fn extract() -> Result<Library, Failure> {
     let name = format!("libstackdepot-{:016x}.so", digest(LIBRARY));
     let mut refusals = Vec::new();
     for directory in candidates() {
         match place(&directory, &name) {
-            Ok(path) => return Ok(path),
+            Ok(library) => return Ok(library),
             Err(error) => refusals.push(format!("{}: {}", directory.display(), reason(&error))),
         }
     }
@@ -61,7 +78,7 @@ fn candidates() -> Vec<PathBuf> {
     directories
 }
 
-fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
+fn place(directory: &Path, name: &str) -> io::Result<Library> {
     let path = directory.join(name);
     let text = path
         .to_str()
@@ -71,7 +88,7 @@ fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
             "LD_PRELOAD cannot name a path with spaces, ':' or '$'",
         ));
     }
-    let handle = open_private(directory)?;
+    let handle = open_shared(directory)?;
     check_parent(directory)?;
     let mount = rfs::fstatvfs(&handle)?;
     if mount.f_flag.contains(StatVfsMountFlags::NOEXEC) {
@@ -79,9 +96,32 @@ fn place(directory: &Path, name: &str) -> io::Result<PathBuf> {
     }
     if !is_in_place(&handle, name) {
         write(&handle, name)?;
-        remove_stale(directory, name);
+        if rfs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            remove_stale(directory, name);
+        }
+        // Of two that changed over at once one may have neither lock now.
+        let _ = rfs::flock(&handle, FlockOperation::NonBlockingLockShared);
     }
-    Ok(path)
+    Ok(Library {
+        path,
+        _lock: handle,
+    })
+}
+
+/// The directory, open, with the lock of those who are about to preload from it.
+fn open_shared(directory: &Path) -> io::Result<OwnedFd> {
+    for _ in 0..CLEAN_LIMIT {
+        let handle = open_private(directory)?;
+        let locked = rfs::flock(&handle, FlockOperation::NonBlockingLockShared);
+        // A file system without locks has to do without.
+        if locked != Err(Errno::WOULDBLOCK) && rfs::fstat(&handle)?.st_nlink > 0 {
+            return Ok(handle);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(io::Error::other(
+        "`stackdepot clean` works in it all the time",
+    ))
 }
 
 /// Libraries of other versions go, unless a live process would preload one into its children.
@@ -209,7 +249,7 @@ mod tests {
     #[test]
     fn a_changed_library_is_written_anew() {
         let directory = scratch("changed");
-        let path = place(&directory, "lib.so").unwrap();
+        let path = place(&directory, "lib.so").unwrap().path;
         assert_eq!(std::fs::read(&path).unwrap(), LIBRARY);
         let mut forged = LIBRARY.to_vec();
         *forged.last_mut().unwrap() ^= 1;

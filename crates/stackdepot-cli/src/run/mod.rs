@@ -16,9 +16,9 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitCode, ExitStatus};
 
-use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, setrlimit, waitid};
+use rustix::process::{Pid, Resource, Rlimit, WaitId, WaitIdOptions, getrlimit, setrlimit, waitid};
 use stackdepot_region::format::MAX_FILE_BYTES;
-use stackdepot_region::plan::MIN_FILE_BYTES;
+use stackdepot_region::plan::{MIN_FILE_BYTES, first_file_bytes};
 
 use crate::args::{RunArguments, parse_bytes};
 use crate::failure::{CANNOT_RECORD, Failure, NOT_EXECUTABLE, NOT_FOUND, reason};
@@ -29,6 +29,8 @@ use signals::Forwarder;
 
 /// The first process gets half, and no file is smaller than `MIN_FILE_BYTES`.
 const LEAST_RUN_BYTES: u64 = 2 * MIN_FILE_BYTES as u64;
+
+const NOTHING_RECORDED: &str = "nothing was recorded: the program did not load the preload library, or found no room for its file";
 
 /// Runs the program and answers its exit status.
 ///
@@ -41,6 +43,7 @@ pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
         .split_first()
         .ok_or_else(|| refuse("no program given"))?;
     let program = preflight::inspect(name)?;
+    check_file_size_limit(total_bytes)?;
     let library = library::extract()?;
     let forwarder = Forwarder::start()
         .map_err(|error| refuse(format_args!("cannot handle signals: {}", reason(&error))))?;
@@ -52,29 +55,40 @@ pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
     command
         .env(
             "LD_PRELOAD",
-            preload_list(library.as_os_str(), std::env::var_os("LD_PRELOAD")),
+            preload_list(library.path.as_os_str(), std::env::var_os("LD_PRELOAD")),
         )
         .env("STACKDEPOT_RUN", place.first())
         .env("STACKDEPOT_BYTES", total_bytes.to_string());
     let child = command.spawn().map_err(|error| {
         place.remove_directory();
-        let status = if error.kind() == std::io::ErrorKind::NotFound {
-            NOT_FOUND
-        } else {
-            NOT_EXECUTABLE
-        };
-        Failure::with_status(
-            status,
-            format_args!("cannot run {}: {}", program.path.display(), reason(&error)),
-        )
+        cannot_run(&program, &error)
     })?;
     let pid = child.id();
     let status = wait(child, forwarder)?;
     let settled = place.settle(pid);
-    if !arguments.quiet {
-        summary::print(&settled);
+    // Also when quiet: what is not where one looks for it.
+    settled.notes.iter().for_each(|note| summary::note(note));
+    match &settled.first {
+        None => summary::note(NOTHING_RECORDED),
+        Some(first) if !arguments.quiet => summary::print(&settled, first),
+        Some(_) => {}
     }
     Ok(exit_as(status))
+}
+
+fn cannot_run(program: &Program, error: &std::io::Error) -> Failure {
+    let is_missing = error.kind() == std::io::ErrorKind::NotFound;
+    let status = if is_missing {
+        NOT_FOUND
+    } else {
+        NOT_EXECUTABLE
+    };
+    let missing = match is_missing && program.path.exists() {
+        true => " (its interpreter or loader)",
+        false => "",
+    };
+    let (path, why) = (program.path.display(), reason(error));
+    Failure::with_status(status, format_args!("cannot run {path}: {why}{missing}"))
 }
 
 fn refuse(line: impl std::fmt::Display) -> Failure {
@@ -96,6 +110,19 @@ fn check_bytes(text: &str) -> Result<u64, Failure> {
         )));
     }
     Ok(total)
+}
+
+/// Past the limit a write raises SIGXFSZ, here, and the program would go unrecorded.
+fn check_file_size_limit(total_bytes: u64) -> Result<(), Failure> {
+    let limit = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    let needed = first_file_bytes(total_bytes).max(library::BYTES);
+    if limit >= needed {
+        return Ok(());
+    }
+    let (limit, needed) = (bytes(limit), bytes(needed));
+    Err(refuse(format_args!(
+        "the file size limit (ulimit -f) is {limit}, and {needed} are needed; raise it, or give less with --bytes"
+    )))
 }
 
 /// The program as the user named it; a script without `#!` goes to the shell, as execvp(3) does.

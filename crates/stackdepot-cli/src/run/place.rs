@@ -4,13 +4,17 @@
 //! is room; the preload library creates the files in it. [`Place::settle`] moves what was recorded
 //! to `./stackdepot.<pid>` once every process of the run has ended.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use rustix::process::getpid;
+use stackdepot_region::birth::NewFile;
+use stackdepot_region::error::CreateError;
 use stackdepot_region::plan::first_file_bytes;
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::locate::{RUNS_PARENT, own_runs_directory};
@@ -23,6 +27,8 @@ use crate::text::{bytes, counted};
 
 /// The name of the first process's file in a directory of ours.
 const FIRST: &str = "first";
+/// Directories that are made before giving up.
+const DIRECTORY_LIMIT: usize = 8;
 
 /// The files of one run.
 #[derive(Debug)]
@@ -172,6 +178,8 @@ impl Place {
             .into_iter()
             .flatten()
             .flatten()
+            // The recorder makes nothing else.
+            .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()))
             .filter(|entry| self.is_child(&first_name, &entry.file_name().to_string_lossy()))
             .map(|entry| entry.path())
             .collect();
@@ -222,7 +230,7 @@ impl Settled {
         }
         if let Some((from, to, error)) = failed.last() {
             self.notes.push(format!(
-                "cannot move {} to ./{}: {}; they stay in {} until `stackdepot clean`",
+                "cannot move {} to ./{}: {}; left in {} until `stackdepot clean`",
                 counted(failed.len() as u64, "recording"),
                 to.display(),
                 reason(error),
@@ -239,6 +247,16 @@ fn refuse(line: impl std::fmt::Display) -> Failure {
 fn make_directory() -> io::Result<Directory> {
     let root = own_runs_directory();
     open_private(&root)?;
+    for _ in 0..DIRECTORY_LIMIT {
+        if let Some(directory) = try_directory(&root)? {
+            return Ok(directory);
+        }
+    }
+    Err(io::Error::other("`stackdepot clean` is always faster"))
+}
+
+/// `None` when `clean` took the new directory for a dead run's, before it was locked.
+fn try_directory(root: &Path) -> io::Result<Option<Directory>> {
     let mut random = [0u8; 8];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
     let name = format!(
@@ -249,8 +267,12 @@ fn make_directory() -> io::Result<Directory> {
     let path = root.join(name);
     std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path)?;
     let lock = open_private(&path)?;
-    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    Ok(Directory { path, _lock: lock })
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => return Ok(None),
+        locked => locked?,
+    }
+    let is_removed = rustix::fs::fstat(&lock)?.st_nlink == 0;
+    Ok((!is_removed).then_some(Directory { path, _lock: lock }))
 }
 
 /// FILE must be new, in a directory where a file can be made.
@@ -271,19 +293,25 @@ fn check_output(output: &Path) -> Result<PathBuf, Failure> {
             "-o {shown}: that is no name for a file"
         )));
     };
-    let writable = std::fs::metadata(parent).and_then(|metadata| {
-        if !metadata.is_dir() {
-            return Err(rustix::io::Errno::NOTDIR.into());
-        }
-        Ok(rustix::fs::access(parent, rustix::fs::Access::WRITE_OK)?)
-    });
-    match writable {
+    match try_to_make(&path) {
         Ok(()) => Ok(path),
         Err(error) => Err(refuse(format_args!(
-            "-o {shown}: cannot write in {}: {}",
+            "-o {shown}: cannot make a file in {}: {}",
             parent.display(),
             reason(&error)
         ))),
+    }
+}
+
+/// Makes a file beside `path`, with a name as long as a child's, and takes it away again.
+fn try_to_make(path: &Path) -> io::Result<()> {
+    let mut longest = path.as_os_str().to_owned();
+    longest.push(".4194304-65535");
+    let name = CString::new(longest.as_bytes())?;
+    match NewFile::temporary(&name) {
+        Ok(_) => Ok(()),
+        Err(CreateError::Open(errno)) => Err(io::Error::from_raw_os_error(errno.0)),
+        Err(_) => Err(Errno::NAMETOOLONG.into()),
     }
 }
 

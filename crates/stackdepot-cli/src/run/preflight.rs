@@ -11,7 +11,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, Mode, OFlags};
 
 use super::elf;
 use crate::failure::{CANNOT_RECORD, Failure, NOT_EXECUTABLE, NOT_FOUND, reason};
@@ -93,6 +93,9 @@ fn check_executable(path: &Path) -> Result<(), Failure> {
     if metadata.is_dir() {
         return refuse("it is a directory");
     }
+    if !metadata.is_file() {
+        return refuse("it is no regular file");
+    }
     if rustix::fs::access(path, Access::EXEC_OK).is_err() {
         return refuse("it is not executable (chmod +x)");
     }
@@ -103,7 +106,7 @@ fn check_executable(path: &Path) -> Result<(), Failure> {
 fn check_file(path: &Path, subject: &str, program: &mut Program, depth: u32) -> Result<(), String> {
     check_privileges(path, subject)?;
     // A program that may be executed but not read is left to the kernel.
-    let Ok(mut file) = File::open(path) else {
+    let Some(mut file) = open_to_look(path) else {
         return Ok(());
     };
     let mut start = Vec::new();
@@ -125,6 +128,13 @@ fn check_file(path: &Path, subject: &str, program: &mut Program, depth: u32) -> 
         return Ok(());
     }
     elf::check(&start, file, path, subject, &mut program.notes)
+}
+
+/// A regular file; whatever else a script names as its interpreter must not be waited for.
+fn open_to_look(path: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    file.metadata().ok()?.is_file().then_some(file)
 }
 
 /// The path after `#!`.

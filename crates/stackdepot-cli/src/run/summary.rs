@@ -34,22 +34,13 @@ struct Other {
     is_sampled: bool,
 }
 
-/// Tells the user something before the program starts.
+/// Tells the user something before the program starts, or about its recordings.
 pub fn note(line: &str) {
     output::note(line);
 }
 
 /// What is live, what was lost, and where to read on.
-pub fn print(settled: &Settled) {
-    for note in &settled.notes {
-        output::note(note);
-    }
-    let Some(first) = &settled.first else {
-        output::note(
-            "nothing was recorded: the program allocated nothing, did not load the preload library, or found no room for its file",
-        );
-        return;
-    };
+pub fn print(settled: &Settled, first: &Path) {
     let main = last_image(first, &settled.others);
     let text = match Recording::open_file(&main) {
         Ok(recording) => short_report(recording, &main, settled),

@@ -10,7 +10,7 @@ use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::Snapshot;
 
 /// The library as it is released, built once per test run into a target directory of its own.
-fn library() -> &'static Path {
+pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let target = workspace_target().join("preload-under-test");

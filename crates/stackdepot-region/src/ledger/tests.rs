@@ -1,7 +1,9 @@
 //! The ledger grants no more than the budget, and takes back what dead processes held.
 
+use super::entry::{EntryState, EntryWord, LedgerEntry};
 use super::*;
 use crate::process::namespace_digest;
+use crate::sys;
 use core::array::from_fn;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -97,18 +99,30 @@ fn word_keeps_every_field_apart() {
     assert!(EntryWord::claimed(0, 1, 9).is_none());
 }
 
+/// The lock that a writer's mapping keeps.
+fn lock(path: &Path) -> sys::Fd {
+    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+    let fd = sys::open(&name, libc::O_RDWR, 0).unwrap();
+    sys::lock(&fd).unwrap();
+    fd
+}
+
+/// A process that runs and is not this one.
+fn init() -> ProcessId {
+    ProcessId {
+        pid: 1,
+        start_ticks: 0,
+        namespace: namespace_digest(),
+    }
+}
+
 #[test]
 fn files_of_running_processes_are_never_removed() {
     let directory = directory("running");
     let first = first_path(&directory);
     let ledger = ledger(4 * MIB, 2 * MIB);
-    // Two others that run: init, and the parent of this process.
-    let init = ProcessId {
-        pid: 1,
-        start_ticks: 0,
-        namespace: namespace_digest(),
-    };
-    let kept = [(); 2].map(|()| file_of(&ledger, &first, &init, MIB));
+    let kept = [(); 2].map(|()| file_of(&ledger, &first, &init(), MIB));
+    let _locks = [lock(&kept[0]), lock(&kept[1])];
     let who = ProcessId::current();
     assert_eq!(
         ledger.reserve_or_remove(&first, &who, MIB),
@@ -117,6 +131,54 @@ fn files_of_running_processes_are_never_removed() {
     assert!(kept.iter().all(|path| path.exists()));
     assert_eq!(ledger.used_bytes(), 2 * MIB);
     assert_eq!(ledger.counts().children_removed, 0);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn file_of_an_earlier_program_of_a_running_process_makes_room() {
+    let directory = directory("earlier");
+    let first = first_path(&directory);
+    let ledger = ledger(3 * MIB, MIB);
+    // An exec took the mapping away, and with it the lock; the process goes on with another file.
+    let [earlier, now] = [(); 2].map(|()| file_of(&ledger, &first, &init(), MIB));
+    let _lock = lock(&now);
+    let who = ProcessId::current();
+    ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+    assert!(!earlier.exists() && now.exists());
+    assert_eq!(ledger.counts().children_removed, 1);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn file_that_is_not_there_counts_as_its_process_does() {
+    let directory = directory("missing");
+    let first = first_path(&directory);
+    let ledger = ledger(3 * MIB, MIB);
+    let [of_dead, of_init] = [dead(), init()].map(|who| file_of(&ledger, &first, &who, MIB));
+    std::fs::remove_file(of_dead).unwrap();
+    std::fs::remove_file(of_init).unwrap(); // its process may map it still
+    let who = ProcessId::current();
+    let reservation = ledger.reserve_or_remove(&first, &who, MIB).unwrap();
+    ledger.cancel(&reservation);
+    let refused = Err(LedgerError::NoRoom);
+    assert_eq!(ledger.reserve_or_remove(&first, &who, 2 * MIB), refused);
+    assert_eq!(ledger.used_bytes(), MIB);
+    assert_eq!(ledger.counts().children_removed, 0);
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn bytes_of_a_file_that_cannot_be_removed_stay_in_use() {
+    let directory = directory("stuck");
+    let first = first_path(&directory);
+    let ledger = ledger(2 * MIB, MIB);
+    let path = file_of(&ledger, &first, &dead(), MIB);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap(); // refuses as a file of another user would
+    let who = ProcessId::current();
+    let refused = Err(LedgerError::NoRoom);
+    assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
+    assert_eq!(ledger.used_bytes(), MIB);
     std::fs::remove_dir_all(directory).unwrap();
 }
 
@@ -210,9 +272,7 @@ fn process_of_another_namespace_is_not_taken_for_dead() {
     ledger.cancel(&claim);
     // With a file its lock tells.
     let path = file_of(&ledger, &first, &elsewhere, MIB);
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    let fd = sys::open(&name, libc::O_RDWR, 0).unwrap();
-    sys::lock(&fd).unwrap();
+    let fd = lock(&path);
     let refused = Err(LedgerError::NoRoom);
     assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
     assert!(path.exists());
@@ -229,9 +289,7 @@ fn file_that_a_forked_child_still_maps_keeps_its_bytes() {
     let ledger = ledger(2 * MIB, MIB);
     let who = ProcessId::current();
     let path = file_of(&ledger, &first, &dead(), MIB);
-    let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
-    let fd = sys::open(&name, libc::O_RDWR, 0).unwrap();
-    sys::lock(&fd).unwrap();
+    let fd = lock(&path);
     let refused = Err(LedgerError::NoRoom);
     assert_eq!(ledger.reserve_or_remove(&first, &who, MIB), refused);
     drop(fd);

@@ -12,8 +12,8 @@ use crate::format::{
     RunState, SECTION_COUNT, SECTIONS_OFFSET, SectionName, word_at,
 };
 use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
-use crate::plan::{META_BYTES, Section};
-use crate::process::ProcessId;
+use crate::plan::{META_BYTES, MODULES_MOST_BYTES, Section};
+use crate::process::{ProcessId, boot_digest, namespace_digest};
 
 #[derive(Clone, Debug)]
 pub(crate) struct HeaderView {
@@ -24,9 +24,6 @@ pub(crate) struct HeaderView {
     pub(crate) parent_pid: u32,
     pub(crate) boot_digest: u64,
     pub(crate) state: RunState,
-    pub(crate) signal: i32,
-    pub(crate) fault_address: u64,
-    pub(crate) fault_thread: u32,
     pub(crate) clock_start: ClockPair,
     pub(crate) clock_last: ClockPair,
 }
@@ -55,11 +52,22 @@ impl HeaderView {
             boot_digest: word(offset_of!(FileHeader, boot_digest)),
             state: RunState::from_bits(word(state_offset))
                 .ok_or(damaged("the state", state_offset))?,
-            signal: word(offset_of!(FileHeader, signal)) as i32,
-            fault_address: word(offset_of!(FileHeader, fault_address)),
-            fault_thread: word(offset_of!(FileHeader, fault_thread)) as u32,
             clock_start: parse_clock(page, offset_of!(FileHeader, clock_start)),
             clock_last: parse_clock(page, offset_of!(FileHeader, clock_last)),
+        })
+    }
+
+    /// The clocks now, where they are the writer's: the same boot of the same machine.
+    pub(crate) fn comparable_now(&self) -> Option<ClockPair> {
+        let now = (self.boot_digest == boot_digest()).then(ClockPair::now)?;
+        if self.process.namespace == namespace_digest() {
+            return Some(now);
+        }
+        // A time namespace has a monotonic clock of its own; the wall clock is everybody's.
+        let elapsed_ns = now.realtime_ns.checked_sub(self.clock_start.realtime_ns)?;
+        Some(ClockPair {
+            monotonic_ns: self.clock_start.monotonic_ns.checked_add(elapsed_ns)?,
+            ..now
         })
     }
 
@@ -120,6 +128,7 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
         let bytes = word_at(page, row_offset + 8).unwrap_or(0);
         let is_inside = offset >= end
             && offset.is_multiple_of(PAGE_BYTES as u64)
+            && bytes <= most_bytes(index)
             && bytes <= file_bytes
             && offset <= file_bytes - bytes;
         if !is_inside {
@@ -135,6 +144,17 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
         };
     }
     Ok(sections)
+}
+
+/// A sparse file is as large as it likes: what is small in every file is read at no other size.
+fn most_bytes(section_index: usize) -> u64 {
+    const META: usize = SectionName::Meta as usize;
+    const MODULES: usize = SectionName::Modules as usize;
+    match section_index {
+        META => META_BYTES as u64,
+        MODULES => MODULES_MOST_BYTES as u64,
+        _ => MAX_FILE_BYTES,
+    }
 }
 
 fn parse_clock(page: &[u8], offset: usize) -> ClockPair {

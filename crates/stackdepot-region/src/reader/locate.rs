@@ -22,6 +22,8 @@ const NAME_LIMIT: usize = 65536;
 pub enum TargetError {
     /// The file could not be read.
     Read(ReadError),
+    /// Nothing was named.
+    NoName,
     /// No number that a process could have.
     NoPid(String),
     /// No such process, and no file of it.
@@ -42,6 +44,9 @@ impl fmt::Display for TargetError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TargetError::Read(error) => write!(out, "{error}"),
+            TargetError::NoName => {
+                write!(out, "'' is no name; name a region file or a pid")
+            }
             TargetError::NoPid(digits) => {
                 write!(
                     out,

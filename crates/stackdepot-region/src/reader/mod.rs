@@ -17,7 +17,7 @@ use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::clock::{ClockPair, ClockScale};
+use crate::clock::ClockScale;
 use crate::counters::CounterValues;
 use crate::error::{ReadError, ReadErrorKind};
 use crate::format::{
@@ -57,19 +57,11 @@ pub struct Info {
     pub state: RunState,
     /// Whether the process is still there, so that the file goes on changing.
     pub is_running: bool,
-    /// The signal that it died from, if that was noted.
-    pub signal: Option<i32>,
-    /// The address at which it faulted, if any.
-    pub fault_address: Option<u64>,
-    /// The thread that faulted.
-    pub fault_thread: u32,
     /// When recording began, in seconds since 1970.
     pub started_unix_seconds: f64,
-    /// When the clocks were last noted: now for a running process, else about its end.
-    pub last_unix_seconds: f64,
-    /// Time stamp counter at that moment.
+    /// The time stamp counter now for a running process, else at the newest moment that is known.
     pub last_tsc: u64,
-    /// Turns time stamps into seconds; `None` when the file is too young to know.
+    /// Turns time stamps into seconds; `None` when nothing tells how fast the counter ran.
     pub clock: Option<ClockScale>,
 }
 
@@ -77,6 +69,14 @@ impl Info {
     /// How long before now (before the end, for an ended process) a time stamp was, in seconds.
     pub fn seconds_ago(&self, tsc: u64) -> Option<f64> {
         Some(self.clock?.seconds_between(tsc, self.last_tsc))
+    }
+
+    /// Something happened at `tsc`: a process that was killed noted no end, so that its newest event
+    /// is what is known of it.
+    fn note(&mut self, tsc: u64) {
+        if !self.is_running {
+            self.last_tsc = self.last_tsc.max(tsc);
+        }
     }
 }
 
@@ -139,11 +139,8 @@ impl RegionFile {
         let ledger = self.source.read(LEDGER_OFFSET as u64, 16)?;
         let meta = self.read_section(SectionName::Meta)?;
         let is_running = self.is_running();
-        let last = match is_running {
-            true => ClockPair::now(),
-            false => header.clock_last,
-        };
-        let is_crashed = header.state == RunState::Crashed;
+        let now = header.comparable_now();
+        let last = now.filter(|_| is_running).unwrap_or(header.clock_last);
         Ok(Info {
             file_bytes: header.file_bytes,
             run_bytes: crate::format::word_at(&ledger, 0).unwrap_or(0),
@@ -154,13 +151,9 @@ impl RegionFile {
             command: header::command(&meta),
             state: header.state,
             is_running,
-            signal: is_crashed.then_some(header.signal),
-            fault_address: Some(header.fault_address).filter(|address| is_crashed && *address != 0),
-            fault_thread: header.fault_thread,
             started_unix_seconds: header.clock_start.realtime_ns as f64 / 1e9,
-            last_unix_seconds: last.realtime_ns as f64 / 1e9,
             last_tsc: last.tsc,
-            clock: ClockScale::new(&header.clock_start, &last),
+            clock: ClockScale::new(&header.clock_start, &header.clock_last, now.as_ref()),
         })
     }
 
@@ -220,7 +213,10 @@ fn check_kind(file: &File) -> Result<u64, ReadErrorKind> {
 /// One line for the user.
 pub fn open_file_or_pid(name: &std::ffi::OsStr) -> Result<RegionFile, locate::TargetError> {
     let digits = name.as_encoded_bytes();
-    if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) {
+    if digits.is_empty() {
+        return Err(locate::TargetError::NoName);
+    }
+    if digits.iter().all(u8::is_ascii_digit) {
         let path = locate::locate_digits(digits)?;
         return Ok(RegionFile::open(&path)?);
     }

@@ -102,8 +102,15 @@ impl Snapshot {
         skipped.nodes_changed = slots.as_ref().map_or(0, |slots| slots.changed_count);
         let modules_section = header.section(SectionName::Modules);
         let modules = read_modules(source, &modules_section, &mut skipped)?;
+        let mut info = file.info()?;
+        let alloc_times = live.blocks().iter().map(|record| record.block.time);
+        let newest = events.first().map(|event| event.time);
+        newest
+            .into_iter()
+            .chain(alloc_times)
+            .for_each(|tsc| info.note(tsc));
         Ok(Snapshot {
-            info: file.info()?,
+            info,
             counters: file.counters()?,
             ledger_counts: file.ledger_counts()?,
             modules,

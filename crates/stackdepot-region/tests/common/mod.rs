@@ -11,7 +11,6 @@ use stackdepot::WeakHandle;
 use stackdepot::live::{LiveBlock, Removed};
 use stackdepot::ring::{Event, EventKind};
 use stackdepot_region::clock::tsc;
-use stackdepot_region::counters::Counter;
 use stackdepot_region::writer::{CreateOptions, RegionWriter};
 
 /// A directory of its own, removed at the end.
@@ -88,7 +87,6 @@ pub fn check_frames(found: &[u64]) -> u32 {
 pub fn record_alloc(writer: &RegionWriter, shard: usize, address: u64, size: u64, id: u32) {
     let mut frames = [0; MOST_DEPTH];
     let depth = frames_of(id, &mut frames);
-    writer.counters.add(Counter::Allocs, shard, 1);
     let place = writer.ring.claim(&writer.depot, shard);
     let time = tsc();
     let held = writer.depot.save_acquire_lease(&frames[..depth]).ok();
@@ -125,7 +123,6 @@ pub fn record_alloc(writer: &RegionWriter, shard: usize, address: u64, size: u64
 pub fn record_free(writer: &RegionWriter, shard: usize, address: u64, id: u32) {
     let mut frames = [0; MOST_DEPTH];
     let depth = frames_of(id, &mut frames);
-    writer.counters.add(Counter::Frees, shard, 1);
     let place = writer.ring.claim(&writer.depot, shard);
     let time = tsc();
     let stack = writer

@@ -193,7 +193,9 @@ impl Places<'_> {
         // clock moves of each thread's earlier claims, so that at most one move per other
         // thread can be missing from the clock (the proof in `ring.rs` needs that).
         let before = self.head.fetch_add(count, Ordering::AcqRel);
-        let ticks = before.wrapping_add(count) / self.tick_events - before / self.tick_events;
+        let ticks = before.wrapping_add(count) / self.tick_events;
+        // Only the head of a damaged ring ever wraps; then no tick begins.
+        let ticks = ticks.saturating_sub(before / self.tick_events);
         (before.wrapping_add(1) & PLACE_MASK, ticks as u32)
     }
 }

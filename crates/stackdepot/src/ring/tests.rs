@@ -8,7 +8,7 @@
 
 extern crate std;
 
-use super::place::{CURSOR, PLACE_MASK};
+use super::place::{CURSOR, EXPIRED, LAPPED, PLACE_MASK, WASTED};
 use super::*;
 use crate::handle::{Tick, WeakHandle};
 use crate::hash::next_key;
@@ -488,6 +488,28 @@ fn hostile_bytes_are_refused() {
         other[random.below(64) as usize] ^= 1;
         assert_eq!(EventImage::parse_twice(&noise, &other), None);
     }
+}
+
+#[test]
+fn damaged_counts_do_not_stop_a_ring() {
+    let config = RingConfig {
+        event_count: 64,
+        shard_count: 2,
+    };
+    let (mut lines, clock) = (memory(&config), AtomicU32::new(0));
+    let ring = Ring::new(&mut lines, &config).unwrap();
+    ring.places.head.store(u64::MAX - 3, Ordering::Relaxed);
+    for shard in ring.places.shards {
+        for word in [WASTED, LAPPED, EXPIRED] {
+            shard.0[word].store(u64::MAX, Ordering::Relaxed);
+        }
+    }
+    let _ = ring.stats();
+    for number in 0..1000 {
+        let _ = push(&ring, &clock, number as usize % 2, number);
+    }
+    let _ = ring.stats();
+    assert!(ring.events().count() > 0);
 }
 
 #[test]

@@ -1,37 +1,72 @@
-//! Random operations against a naive twin: a map from weak handles to vectors of frames.
+//! The naive twin of a depot, driven by choices that a seed or a fuzzer makes.
 //!
-//! The twin knows what was saved, what is held and what was added to payloads, and nothing
-//! about nodes, slots or hashes. Whatever the depot answers must agree with it; what the
-//! depot may choose (what it evicts) is checked against the holds. Five configurations; the
-//! tiny one is full, evicts, stores wide and wears slots out all the time.
-#![cfg(not(loom))]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "tests stop where they fail"
-)]
+//! Key type: [`Twin`]: a depot, a map from weak handles to vectors of frames, and whoever chooses
+//! the operations ([`Choices`]). Whatever the depot answers must agree with the map; what the depot
+//! may choose (what it evicts) is checked against the holds. Panics where they differ.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 
 use stackdepot::{
-    Ancestor, Config, Depot, Handle, HashChoice, Hold, HoldError, Line, SaveError, Tick, WeakHandle,
+    Ancestor, Config, Depot, Handle, Hold, HoldError, SaveError, Stats, Tick, WeakHandle,
 };
 
-/// SplitMix64: the tests repeat exactly.
-struct Random(u64);
+/// A map whose order is the same in every run: the operations depend on it.
+type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
-impl Random {
+/// Who decides what comes next: every run with the same choices is the same.
+#[allow(dead_code)] // the tests give a seed, the fuzzer bytes
+pub enum Choices<'c> {
+    /// SplitMix64.
+    Seeded(u64),
+    /// Bytes, one for each small choice; zeros when they are used up.
+    Given(&'c [u8]),
+}
+
+impl Choices<'_> {
+    /// Choices without end.
+    pub fn seeded(seed: u64) -> Choices<'static> {
+        Choices::Seeded(seed)
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self, Choices::Given([]))
+    }
+
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ word >> 31
+        match self {
+            Choices::Seeded(state) => {
+                *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut word = *state;
+                word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+                word ^ word >> 31
+            }
+            Choices::Given(_) => (0..8).fold(0, |word, _| word << 8 | u64::from(self.byte())),
+        }
     }
 
     fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
+        match self {
+            Choices::Seeded(_) => (self.next() % bound as u64) as usize,
+            // Where there is nothing to choose no byte is wasted.
+            Choices::Given(_) if bound == 1 => 0,
+            Choices::Given(_) if bound <= 256 => usize::from(self.byte()) % bound,
+            Choices::Given(_) => {
+                usize::from(u16::from_le_bytes([self.byte(), self.byte()])) % bound
+            }
+        }
+    }
+
+    fn byte(&mut self) -> u8 {
+        let Choices::Given(bytes) = self else {
+            return 0;
+        };
+        let Some((first, rest)) = bytes.split_first() else {
+            return 0;
+        };
+        *bytes = rest;
+        *first
     }
 }
 
@@ -49,21 +84,70 @@ struct Record {
     payload: [u64; 4],
 }
 
-struct Twin<'r> {
+/// A depot and what is known about it.
+pub struct Twin<'r> {
     depot: Depot<'r>,
     config: Config,
-    random: Random,
-    records: HashMap<WeakHandle, Record>,
-    newest: HashMap<Kept, WeakHandle>,
+    choices: Choices<'r>,
+    records: Map<WeakHandle, Record>,
+    newest: Map<Kept, WeakHandle>,
     held: Vec<(WeakHandle, Handle)>,
     added: [u64; 4],
     answered_full: u64,
     cut_saves: u64,
+    step_count: u64,
     trail: [Option<Ancestor>; 103],
     last: Vec<u64>,
 }
 
-impl Twin<'_> {
+impl<'r> Twin<'r> {
+    /// The twin of a new depot of that configuration.
+    pub fn new(depot: Depot<'r>, config: Config, choices: Choices<'r>) -> Twin<'r> {
+        Twin {
+            depot,
+            config,
+            choices,
+            records: Map::default(),
+            newest: Map::default(),
+            held: Vec::new(),
+            added: [0; 4],
+            answered_full: 0,
+            cut_saves: 0,
+            step_count: 0,
+            trail: [None; 103],
+            last: Vec::new(),
+        }
+    }
+
+    /// One operation; about one in `hold_one_in` of each kind that is no save. More `variety` makes
+    /// more distinct stacks.
+    pub fn step(&mut self, variety: usize, hold_one_in: usize) {
+        match self.choices.below(hold_one_in) {
+            0 => self.hold_again(),
+            1 => self.add_payload(),
+            2 | 3 => self.put(),
+            4 => self.depot.advance(self.step_count.is_multiple_of(3).into()),
+            _ => self.save(variety),
+        }
+        self.step_count += 1;
+    }
+
+    /// Whether given choices are used up.
+    #[allow(dead_code)] // asked where choices are given
+    pub fn is_over(&self) -> bool {
+        self.choices.is_over()
+    }
+
+    /// How often the depot said `Full`.
+    pub fn answered_full(&self) -> u64 {
+        self.answered_full
+    }
+
+    /// The depot's counters.
+    pub fn stats(&self) -> Stats {
+        self.depot.stats()
+    }
+
     fn is_held(&self, record: &Record) -> bool {
         let now = self.depot.now();
         record.references > 0
@@ -74,16 +158,16 @@ impl Twin<'_> {
 
     /// Stacks that share outer frames, in a few windows; sometimes words that are no addresses.
     fn random_stack(&mut self, variety: usize) -> Vec<u64> {
-        let depth = match self.random.below(10) {
+        let depth = match self.choices.below(10) {
             0 => 10,
             1 => 20,
-            2 => 1 + self.random.below(3),
-            3 => 1 + self.random.below(self.config.max_frames as usize * 2),
-            _ => 1 + self.random.below(40),
+            2 => 1 + self.choices.below(3),
+            3 => 1 + self.choices.below(self.config.max_frames as usize * 2),
+            _ => 1 + self.choices.below(40),
         };
-        if self.random.below(12) == 0 {
-            let seed = self.random.below(variety) as u64;
-            let mut words = Random(seed);
+        if self.choices.below(12) == 0 {
+            let seed = self.choices.below(variety) as u64;
+            let mut words = Choices::seeded(seed);
             return (0..depth.min(24))
                 .map(|index| {
                     if index % 7 == 3 {
@@ -100,7 +184,7 @@ impl Twin<'_> {
             let branches = if level % 5 == 4 { variety.min(4) } else { 1 };
             node = node
                 .wrapping_mul(31)
-                .wrapping_add(self.random.below(branches) as u64 + level as u64);
+                .wrapping_add(self.choices.below(branches) as u64 + level as u64);
             let window = if node.is_multiple_of(3) {
                 0x5555
             } else {
@@ -177,7 +261,7 @@ impl Twin<'_> {
             .copied()
             .filter(|weak| self.fetch(*weak).is_some());
         let (mut handle, mut from) = (None, None);
-        let mode = self.random.below(4);
+        let mode = self.choices.below(4);
         let answer = match (mode, self.config.references, self.config.lease_ticks > 0) {
             (1, true, _) => self.depot.save_acquire(&frames).map(|held| {
                 handle = Some(held.handle);
@@ -274,13 +358,13 @@ impl Twin<'_> {
         if self.held.is_empty() {
             return;
         }
-        let (weak, handle) = self.held.swap_remove(self.random.below(self.held.len()));
+        let (weak, handle) = self.held.swap_remove(self.choices.below(self.held.len()));
         self.records.get_mut(&weak).unwrap().references -= 1;
         self.depot.put(handle);
     }
 
     fn any_known(&mut self) -> Option<WeakHandle> {
-        let skip = self.random.below(self.records.len().max(1)).min(64);
+        let skip = self.choices.below(self.records.len().max(1)).min(64);
         self.records.keys().nth(skip).copied()
     }
 
@@ -288,7 +372,7 @@ impl Twin<'_> {
         let Some(weak) = self.any_known() else { return };
         let is_stored = self.fetch(weak).is_some();
         let record = self.records.get_mut(&weak).unwrap();
-        if self.random.below(2) == 0 {
+        if self.choices.below(2) == 0 {
             match self.depot.acquire(weak) {
                 Ok(handle) => {
                     assert!(is_stored);
@@ -314,8 +398,8 @@ impl Twin<'_> {
         if self.held.is_empty() {
             return;
         }
-        let (weak, handle) = self.held[self.random.below(self.held.len())];
-        let (word, delta) = (self.random.below(4), self.random.next() >> 20);
+        let (weak, handle) = self.held[self.choices.below(self.held.len())];
+        let (word, delta) = (self.choices.below(4), self.choices.next() >> 20);
         self.depot.add_payload(handle, word, delta);
         if word < self.config.payload_words as usize {
             self.records.get_mut(&weak).unwrap().payload[word] += delta;
@@ -324,8 +408,8 @@ impl Twin<'_> {
     }
 
     /// Everything that the twin can know about the depot at rest.
-    fn audit(&mut self) {
-        let mut walked = HashMap::new();
+    pub fn audit(&mut self) {
+        let mut walked = Map::default();
         let mut sums = self.depot.stats().evicted_payload;
         for stack in self.depot.walk() {
             assert!(
@@ -366,7 +450,7 @@ impl Twin<'_> {
     }
 
     /// After everything was given back every slot is usable again.
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         while !self.held.is_empty() {
             self.put();
         }
@@ -382,106 +466,4 @@ impl Twin<'_> {
             "{stored} of {stats:?}"
         );
     }
-}
-
-fn run(
-    config: Config,
-    rounds: usize,
-    variety: usize,
-    hold_one_in: usize,
-) -> (stackdepot::Stats, u64) {
-    let mut memory = vec![Line::ZERO; config.region_bytes.div_ceil(64)];
-    let depot = Depot::new(&mut memory, &config).unwrap();
-    let mut twin = Twin {
-        depot,
-        config,
-        random: Random(config.region_bytes as u64),
-        records: HashMap::new(),
-        newest: HashMap::new(),
-        held: Vec::new(),
-        added: [0; 4],
-        answered_full: 0,
-        cut_saves: 0,
-        trail: [None; 103],
-        last: Vec::new(),
-    };
-    for round in 0..rounds {
-        match twin.random.below(hold_one_in) {
-            0 => twin.hold_again(),
-            1 => twin.add_payload(),
-            2 | 3 => twin.put(),
-            4 => twin.depot.advance((round % 3 == 0).into()),
-            _ => twin.save(variety),
-        }
-        if round % 500 == 499 {
-            twin.audit();
-        }
-    }
-    twin.audit();
-    let answered_full = twin.answered_full;
-    let stats = twin.depot.stats();
-    twin.drain();
-    (stats, answered_full)
-}
-
-#[test]
-fn a_roomy_depot_with_everything_on_agrees_with_the_twin() {
-    let config = Config {
-        references: true,
-        lease_ticks: 5,
-        payload_words: 4,
-        ..Config::new(1 << 20)
-    };
-    let (stats, full) = run(config, 40_000, 4, 10);
-    assert!(full == 0 && stats.new_stacks > 2000, "{stats:?}");
-}
-
-#[test]
-fn a_small_cache_without_holds_evicts_and_never_refuses() {
-    let (stats, full) = run(Config::new(16 << 10), 60_000, 4, 40);
-    assert!(full == 0 && stats.evicted_stacks > 5000, "{stats:?}");
-}
-
-#[test]
-fn a_small_depot_with_leases_only_agrees_with_the_twin() {
-    let config = Config {
-        lease_ticks: 3,
-        payload_words: 1,
-        first_tick: Tick::MASK - 100,
-        ..Config::new(24 << 10)
-    };
-    let (stats, _) = run(config, 60_000, 3, 10);
-    assert!(stats.evicted_stacks > 1000, "{stats:?}");
-}
-
-#[test]
-fn a_tiny_depot_is_full_and_wide_all_the_time_and_agrees_with_the_twin() {
-    let first_tick = Tick::MASK - 5;
-    let hash = HashChoice::Portable;
-    let config = Config {
-        references: true,
-        lease_ticks: 2,
-        payload_words: 2,
-        first_tick,
-        hash,
-        ..Config::new(3 << 10)
-    };
-    let (stats, full) = run(config, 60_000, 2, 9);
-    assert!(
-        full > 1000 && stats.evicted_stacks > 1000 && stats.wide_nodes > 1000,
-        "{stats:?}"
-    );
-}
-
-#[test]
-fn a_depot_whose_generations_run_out_wears_its_slots_out_and_never_repeats_a_name() {
-    let config = Config {
-        references: true,
-        generation_limit: 64,
-        max_frames: 15,
-        hash: HashChoice::Portable,
-        ..Config::new(4 << 10)
-    };
-    let (stats, _) = run(config, 30_000, 4, 12);
-    assert!(stats.worn_slots > 0 && stats.truncated > 1000, "{stats:?}");
 }
