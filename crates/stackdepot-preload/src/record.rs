@@ -42,6 +42,7 @@ impl Call {
         }
         self.note_inner_block(address);
         self.start_recording();
+        self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
         self.with_stack(|stack| self.record_alloc(stack, address as u64, size as u64, time));
         self.stop_recording();
@@ -51,12 +52,12 @@ impl Call {
     #[inline]
     pub fn freed(&self, address: usize) {
         self.start_recording();
-        let freed = Resize {
-            address: address as u64,
-            removed: self.take_out(address as u64),
-            time: tsc(),
-        };
-        self.with_stack(|stack| self.record_free(stack, freed));
+        self.recorder.region.live.prefetch(address as u64);
+        let time = tsc();
+        self.with_stack(|stack| {
+            let removed = self.take_out(address as u64);
+            self.record_free(stack, address as u64, time, &removed);
+        });
         self.stop_recording();
     }
 
@@ -78,7 +79,7 @@ impl Call {
         self.start_recording();
         let time = tsc();
         self.with_stack(|stack| {
-            self.record_free(stack, old);
+            self.record_free(stack, old.address, old.time, &old.removed);
             self.record_alloc(stack, address as u64, size as u64, time);
         });
         self.recorder
@@ -91,7 +92,7 @@ impl Call {
     /// The realloc to no bytes freed the block.
     pub fn resized_to_nothing(&self, old: Resize) {
         self.start_recording();
-        self.with_stack(|stack| self.record_free(stack, old));
+        self.with_stack(|stack| self.record_free(stack, old.address, old.time, &old.removed));
         self.stop_recording();
     }
 
@@ -132,21 +133,16 @@ impl Call {
         self.fill(place, &event);
     }
 
-    fn record_free(&self, stack: &[u64], freed: Resize) {
+    fn record_free(&self, stack: &[u64], address: u64, time: u64, removed: &Removed) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let saved = counted(region, region.depot.save_lease(stack));
         let mut event = Event {
-            time: freed.time,
+            time,
             thread: self.tid(),
-            ..Event::new(
-                EventKind::Free,
-                freed.address,
-                0,
-                saved.map(|saved| saved.weak),
-            )
+            ..Event::new(EventKind::Free, address, 0, saved.map(|saved| saved.weak))
         };
-        match freed.removed {
+        match removed {
             Removed::Block(block) => {
                 event.size = block.size;
                 event.other_thread = block.thread;
@@ -154,7 +150,7 @@ impl Call {
                 event.other_stack = block
                     .stack
                     .filter(|stack| region.depot.renew(*stack).is_ok());
-                release(&region.depot, &block);
+                release(&region.depot, block);
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
@@ -168,7 +164,7 @@ impl Call {
     }
 
     /// Takes a block out of the live table; what its stack needs comes while the free's stack is
-    /// taken.
+    /// saved.
     #[inline]
     fn take_out(&self, address: u64) -> Removed {
         let region = &self.recorder.region;

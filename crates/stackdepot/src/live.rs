@@ -8,17 +8,17 @@
 //! most looks at cells), `live/sample.rs` (which blocks are kept when there are too many, and
 //! the estimator), `live/memory.rs` (making and viewing one), `live/image.rs` (foreign readers).
 //!
-//! An address has two candidate buckets of eight cells, and two more once any two buckets were
-//! full; it sits in one of these cells and never moves. There are no tombstones, chains or
-//! locks; every call looks at these cells a bounded number of times. (Four choices, because S
-//! never falls again: it settles where all candidates are full hardly ever. With two, the
-//! table ended half empty under churn; measured by `tests/live_estimate.rs`.)
+//! An address has a home, a bucket of eight cells that it shares with its neighbours in memory,
+//! and three other candidates once that home was full; it sits in one of these cells and never
+//! moves. There are no tombstones, chains or locks; every call looks at these cells a bounded
+//! number of times. (Four choices, because S never falls again: it settles where all candidates
+//! are full hardly ever. With two, the table ended half empty under churn; measured by
+//! `tests/live_estimate.rs`.)
 //!
-//! What a call touches: the tag words of the candidates, 8 bytes each; then, of an insert that
-//! stores and a remove that finds, the four lines of one bucket, and of any other call nothing,
-//! unless a tag happens to be equal (one call in eight when all four buckets are full). Only an
-//! insert that finds all candidates full looks at all of their keys and sizes: while S grows,
-//! once per stored block.
+//! What a call touches: the home's tag word, 8 bytes, which it shares a line with those of its
+//! neighbours; of an insert that stores and a remove that finds, the line of one cell; and where
+//! the home was ever full, the tag words of the others. Only an insert that finds all candidates
+//! full looks at all of their keys and sizes: while S grows, once per stored block.
 //!
 //! INVARIANT L2: one address has one mutator at a time, because the caller records a free
 //! before the real free and an alloc after the real alloc. A caller that breaks this (a program
@@ -47,7 +47,7 @@ use tags::Tags;
 
 /// "STKDLIVE", little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDLIVE");
-pub(crate) const VERSION: u64 = 2;
+pub(crate) const VERSION: u64 = 3;
 /// Lines in front of the tags: what every call reads, and the counters.
 pub(crate) const HEADER_LINES: usize = 2;
 /// Fewer make no sense.
@@ -61,28 +61,24 @@ const INSERT_LOOKS: u32 = if cfg!(loom) { 3 } else { 16 };
 /// sample comes out as large (simulated and in `tests/live_estimate.rs`) for half of the looks.
 const ROOMY: usize = BUCKET_CELLS.saturating_sub(2);
 
+/// Cells of a bucket that are left to blocks whose homes are full, while these have a choice.
+const ROOM_FOR_OTHERS: u32 = if cfg!(loom) { 0 } else { 2 };
+
 /// Words of the first header line; the first three never change.
 pub(crate) const BUCKET_COUNT: usize = 2;
 pub(crate) const SAMPLE_BYTES: usize = 3;
-const OVERFLOWN: usize = 4;
 
 /// Words of the second header line: counters.
 pub(crate) const LOST: usize = 0;
 pub(crate) const STALE: usize = 1;
 pub(crate) const PUSHED_OUT: usize = 2;
 
-/// The numbers of the buckets in which an address may be: two, and two more once any two were full.
+/// Where an address may be.
 #[derive(Clone, Copy)]
-struct Candidates {
-    numbers: [u64; 4],
-    count: usize,
-}
-
-impl Candidates {
-    #[inline]
-    fn numbers(self) -> impl Iterator<Item = u64> {
-        self.numbers.into_iter().take(self.count)
-    }
+struct Candidates<'r> {
+    home: Bucket<'r>,
+    home_tags: Tags,
+    hash: AddressHash,
 }
 
 /// Lines of a table: header, tags (a word for each bucket), buckets.
@@ -284,9 +280,8 @@ impl<'r> LiveTable<'r> {
         if !Key::can_hold(address) {
             return Inserted::Unsampled;
         }
-        let hash = AddressHash::of(address);
         for _ in 0..INSERT_LOOKS {
-            if let Some(inserted) = self.try_insert(hash, address, block) {
+            if let Some(inserted) = self.try_insert(address, block) {
                 return inserted;
             }
         }
@@ -299,18 +294,26 @@ impl<'r> LiveTable<'r> {
         if !Key::can_hold(address) {
             return Removed::Unknown;
         }
-        let hash = AddressHash::of(address);
         // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
         // because whoever pushes out first raises `sample_bytes`.
-        if let Some(claimed) = self
-            .find(self.candidates(hash), hash, address)
-            .and_then(Seen::claim)
-        {
+        let found = self
+            .candidates(address)
+            .and_then(|candidates| self.find(candidates, address));
+        if let Some(claimed) = found.and_then(Seen::claim) {
             let block = claimed.block();
             claimed.release();
             return Removed::Block(block);
         }
         self.verdict_of_absence(address)
+    }
+
+    /// Asks for what an insert or a remove of that address will touch; call it as soon as the
+    /// address is known, with work in between.
+    #[inline]
+    pub fn prefetch(&self, address: u64) {
+        if let Some(home) = self.bucket(sample::home(address, self.bucket_count)) {
+            home.prefetch(AddressHash::of(address).tag());
+        }
     }
 
     /// The rule of what is kept now; it only ever keeps less.
@@ -360,44 +363,67 @@ impl<'r> LiveTable<'r> {
     }
 
     #[inline]
-    fn candidates(&self, hash: AddressHash) -> Candidates {
-        // Set before anything is stored in the second pair, so whoever looks for a block of its
-        // own sees it (L2 orders the insert before).
-        let has_overflown = self.header.0[OVERFLOWN].load(Ordering::Relaxed) != 0;
-        Candidates {
-            numbers: hash.buckets(self.bucket_count),
-            count: if has_overflown { 4 } else { 2 },
-        }
+    fn candidates(&self, address: u64) -> Option<Candidates<'r>> {
+        let home = self.bucket(sample::home(address, self.bucket_count))?;
+        Some(Candidates {
+            home,
+            home_tags: home.tags(),
+            hash: AddressHash::of(address),
+        })
     }
 
+    /// The candidates beside the home.
     #[inline]
-    fn tags_of(&self, number: u64) -> Tags {
-        tags::word_of(self.tags, number).map_or(Tags::NONE, Tags::load)
+    fn others(&self, hash: AddressHash) -> impl Iterator<Item = Bucket<'r>> {
+        let numbers = hash.others(self.bucket_count);
+        numbers.into_iter().filter_map(|number| self.bucket(number))
     }
 
     /// The stored block of that address.
     #[inline]
-    fn find(&self, candidates: Candidates, hash: AddressHash, address: u64) -> Option<Seen<'r>> {
+    fn find(&self, candidates: Candidates<'r>, address: u64) -> Option<Seen<'r>> {
+        let Candidates {
+            home,
+            home_tags,
+            hash,
+        } = candidates;
         let tag = hash.tag();
-        let mut hits = candidates
-            .numbers()
-            .filter(|number| self.tags_of(*number).has(tag));
-        hits.find_map(|number| self.bucket(number)?.find(tag, address))
-    }
-
-    /// An empty cell in the emptiest bucket; in any other one when its empty cells are BUSY.
-    #[inline]
-    fn find_empty(&self, candidates: Candidates) -> Option<Seen<'r>> {
-        let counted = candidates
-            .numbers()
-            .map(|number| (number, self.tags_of(number).empty_count()));
-        let (emptiest, count) =
-            counted.reduce(|best, other| if best.1 < other.1 { other } else { best })?;
-        if count == 0 {
+        if home_tags.has(tag)
+            && let Some(seen) = home.find(tag, address)
+        {
+            return Some(seen);
+        }
+        if !home_tags.is_overflown() {
             return None;
         }
-        let empty_cell_of = |number| self.bucket(number)?.find_empty();
-        empty_cell_of(emptiest).or_else(|| candidates.numbers().find_map(empty_cell_of))
+        self.others(hash)
+            .find_map(|bucket| bucket.find(tag, address))
+    }
+
+    /// An empty cell of the home; where few are left, of the emptiest candidate.
+    #[inline]
+    fn find_empty(&self, candidates: Candidates<'r>) -> Option<Seen<'r>> {
+        let home_room = candidates.home_tags.empty_count();
+        let at_home = || candidates.home.find_empty();
+        let found = (home_room > ROOM_FOR_OTHERS).then(at_home).flatten();
+        found.or_else(|| self.find_empty_anywhere(candidates))
+    }
+
+    #[inline(never)]
+    fn find_empty_anywhere(&self, candidates: Candidates<'r>) -> Option<Seen<'r>> {
+        let Candidates { home, hash, .. } = candidates;
+        let others = || self.others(hash);
+        // The home comes last, so that it is taken where it is as empty as another.
+        let all = || others().chain([home]);
+        let emptiest = all().max_by_key(|bucket| bucket.tags().empty_count())?;
+        // Its empty cells may all be BUSY.
+        let found = emptiest
+            .find_empty()
+            .or_else(|| all().find_map(Bucket::find_empty))?;
+        if !found.bucket.is(home) {
+            home.mark_overflown();
+        }
+        Some(found)
     }
 
     fn sample_bytes(&self) -> &'r AtomicU64 {
@@ -411,11 +437,11 @@ impl<'r> LiveTable<'r> {
     }
 
     /// One look; `None` when another thread took the chosen cell.
-    fn try_insert(&self, hash: AddressHash, address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let candidates = self.candidates(hash);
-        let new = Priority::of_hash(hash, block.size.min(cell::MOST_SIZE));
+    fn try_insert(&self, address: u64, block: &LiveBlock) -> Option<Inserted> {
+        let candidates = self.candidates(address)?;
+        let new = Priority::of_hash(candidates.hash, block.size.min(cell::MOST_SIZE));
         let is_kept = self.sampling().keeps(new);
-        if let Some(same) = self.find(candidates, hash, address) {
+        if let Some(same) = self.find(candidates, address) {
             let stale = same.claim()?;
             let old = stale.block();
             self.count(STALE);
@@ -433,20 +459,16 @@ impl<'r> LiveTable<'r> {
             empty.claim()?.store(address, block);
             return Some(Inserted::Stored);
         }
-        if self.header.0[OVERFLOWN].load(Ordering::Relaxed) == 0 {
-            self.header.0[OVERFLOWN].store(1, Ordering::Relaxed);
-            return None;
-        }
         self.push_out(candidates, new, address, block)
     }
 
     /// Takes the place of a block that is no longer in the sample, in the bucket with the fewest
-    /// blocks of the sample, or in the first one that has few enough. Is there none, the weakest of all leaves the sample; if that is
-    /// the new block, it stays out.
+    /// blocks of the sample, or in the first one that has few enough. Is there none, the weakest
+    /// of all leaves the sample; if that is the new block, it stays out.
     #[inline(never)]
     fn push_out(
         &self,
-        candidates: Candidates,
+        candidates: Candidates<'r>,
         new: Priority,
         address: u64,
         block: &LiveBlock,
@@ -457,15 +479,13 @@ impl<'r> LiveTable<'r> {
             place: None,
         };
         let sampling = self.sampling();
-        for bucket in candidates
-            .numbers()
-            .filter_map(|number| self.bucket(number))
-        {
+        for bucket in core::iter::once(candidates.home).chain(self.others(candidates.hash)) {
             chosen = chosen.or_better(Weakest::of(bucket, sampling));
             if chosen.kept_count <= ROOMY {
                 break;
             }
         }
+        candidates.home.mark_overflown();
         let Some(place) = chosen.place else {
             self.drop_from_sample(chosen.priority);
             return Some(Inserted::Unsampled);

@@ -52,6 +52,13 @@ enum Sizes {
     Uniform,
 }
 
+const ALL_SIZES: [Sizes; 4] = [
+    Sizes::Fixed,
+    Sizes::HeavyTail,
+    Sizes::FewBig,
+    Sizes::Uniform,
+];
+
 const STACK_COUNT: usize = 12;
 /// What the mean of many runs guarantees about the share of cells in use.
 const LEAST_MEAN_USED: f64 = 0.7;
@@ -165,12 +172,7 @@ fn run(sizes: Sizes, cell_count: usize, block_count: usize, seed: u64) -> [(f64,
 
 #[test]
 fn five_million_blocks_in_sixty_thousand_cells_are_estimated_within_ten_percent() {
-    for sizes in [
-        Sizes::Fixed,
-        Sizes::HeavyTail,
-        Sizes::FewBig,
-        Sizes::Uniform,
-    ] {
+    for sizes in ALL_SIZES {
         let [filled, churned] = run(sizes, 60_000, 5_000_000, 1);
         println!(
             "{sizes:?}: worst error {:.2} % filled, {:.2} % after churn; cells in use {:.1} %, {:.1} %",
@@ -189,12 +191,7 @@ fn five_million_blocks_in_sixty_thousand_cells_are_estimated_within_ten_percent(
 
 #[test]
 fn estimates_hold_over_many_seeds() {
-    for sizes in [
-        Sizes::Fixed,
-        Sizes::HeavyTail,
-        Sizes::FewBig,
-        Sizes::Uniform,
-    ] {
+    for sizes in ALL_SIZES {
         let runs: Vec<(f64, f64)> = (0..24)
             .flat_map(|seed| run(sizes, 30_000, 200_000, seed))
             .collect();
@@ -213,7 +210,7 @@ fn estimates_hold_over_many_seeds() {
 
 #[test]
 fn a_table_that_is_large_enough_estimates_nothing() {
-    for seed in 0..8 {
+    for (seed, sizes) in (0..8).flat_map(|seed| ALL_SIZES.map(|sizes| (seed, sizes))) {
         let mut lines = memory(20_000);
         let mut trial = Trial {
             table: LiveTable::new(&mut lines).unwrap(),
@@ -221,8 +218,8 @@ fn a_table_that_is_large_enough_estimates_nothing() {
             next_address: 0x7f00_0000_0010,
         };
         let mut random = Random(seed);
-        for _ in 0..12_000 {
-            let (stack, size) = pick(Sizes::HeavyTail, &mut random);
+        for _ in 0..16_000 {
+            let (stack, size) = pick(sizes, &mut random);
             trial.allocate(stack, size);
         }
         assert!(!trial.table.sampling().is_sampling());

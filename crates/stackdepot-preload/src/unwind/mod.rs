@@ -6,12 +6,13 @@
 //!
 //! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
 //! `expression`, `elf`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
-//! modules), `gate` (against `dlclose`), `step`, `memo` (the last
+//! modules), `gate` (against `dlclose`), `step`, `chain` and `memo` (the last
 //! stack), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 pub mod cache;
+mod chain;
 mod elf;
 mod expression;
 pub mod gate;
@@ -29,7 +30,7 @@ pub use stack::forget_all as forget_stacks;
 pub use step::Registers;
 pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
-use memo::Recall;
+use memo::{Followed, Recall};
 use stack::{StackRange, StackReader};
 use step::{Frame, Step, Stepper};
 
@@ -139,92 +140,148 @@ pub fn fork_child(kept: Option<ThreadSlot>) {
 pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]) -> Walk {
     let epoch = gate::epoch();
     let Some(mut entered) = thread.and_then(threads::enter) else {
-        let mut stepper = Stepper::new(StackReader::new(registers.sp, StackRange::EMPTY), epoch);
-        return unwind(&mut stepper, registers, None, out);
+        let main = StackRange::of_main(registers.sp).unwrap_or(StackRange::EMPTY);
+        return Walker::new(StackReader::new(main), registers, epoch).walk(out);
     };
-    let known = entered.memory.known_range(registers.sp);
-    let mut stepper = Stepper::new(StackReader::new(registers.sp, known), epoch);
-    let recall = entered
-        .memo
-        .as_deref_mut()
-        .map(|memo| Recall::new(memo, &stepper.stack, registers.sp, epoch));
-    let walk = unwind(&mut stepper, registers, recall, out);
-    if stepper.is_straight() {
-        entered.memory.keep_range(known, stepper.stack.range());
+    let main = StackRange::of_main(registers.sp);
+    let known = main.unwrap_or_else(|| entered.memory.known_range(registers.sp));
+    let mut walker = Walker::new(StackReader::new(known), registers, epoch);
+    let walk = match entered.memo.as_deref_mut() {
+        Some(memo) => walker.walk_with(&mut Recall::new(memo, epoch), registers, out),
+        None => walker.walk(out),
+    };
+    if walker.stepper.is_straight() {
+        entered
+            .memory
+            .keep_range(known, walker.stepper.stack.range());
     }
     walk
 }
 
-/// Walks until the end, the limit, or a frame that cannot be left.
-fn unwind(
-    stepper: &mut Stepper,
-    registers: Registers,
-    mut recall: Option<Recall<'_>>,
-    out: &mut [u64],
-) -> Walk {
-    let mut frame = Frame {
-        registers,
-        bp_at: 0,
-        cfa_at: 0,
-    };
-    let mut frame_count = 0;
-    let mut reused_count = 0;
-    let end = loop {
-        let Some(rest) = out.get_mut(frame_count..).filter(|rest| !rest.is_empty()) else {
-            break End::LimitReached;
-        };
-        if let Some(recall) = meet(&mut recall, stepper, &frame.registers, reused_count) {
-            (reused_count, frame.registers) = recall.copy_kept(rest);
-            frame_count += reused_count;
-            if reused_count < recall.kept_count() {
+/// A walk under way.
+struct Walker {
+    stepper: Stepper,
+    frame: Frame,
+    epoch: u32,
+    frame_count: usize,
+    reused_count: usize,
+}
+
+impl Walker {
+    #[inline]
+    fn new(stack: StackReader, registers: Registers, epoch: u32) -> Walker {
+        Walker {
+            stepper: Stepper::new(stack, epoch),
+            frame: Frame {
+                registers,
+                bp_at: 0,
+                cfa_at: 0,
+            },
+            epoch,
+            frame_count: 0,
+            reused_count: 0,
+        }
+    }
+
+    /// Walks until the end, the limit, or a frame that cannot be left.
+    #[inline(never)]
+    fn walk(&mut self, out: &mut [u64]) -> Walk {
+        let end = loop {
+            let Some(place) = out.get_mut(self.frame_count) else {
                 break End::LimitReached;
+            };
+            *place = self.frame.registers.ip;
+            self.frame_count += 1;
+            if let Some(end) = self.stepper.step(&mut self.frame).end() {
+                break end;
             }
-        } else {
-            if let Some(place) = rest.first_mut() {
-                *place = frame.registers.ip;
+        };
+        self.ended(end, (false, 0))
+    }
+
+    /// The same with a memo, for as long as the walk stays on its first stack.
+    #[inline(always)]
+    fn walk_with(
+        &mut self,
+        recall: &mut Recall<'_>,
+        registers: Registers,
+        out: &mut [u64],
+    ) -> Walk {
+        // In registers, while nothing but plain rules is met; `self` has it where it is needed.
+        let mut frame = Frame {
+            registers,
+            bp_at: 0,
+            cfa_at: 0,
+        };
+        let mut stack = self.stepper.stack.known();
+        let (end, is_by_rule) = loop {
+            let Some(rest) = out
+                .get_mut(self.frame_count..)
+                .filter(|rest| !rest.is_empty())
+            else {
+                break (End::LimitReached, false);
+            };
+            if recall.meets(&frame.registers) {
+                let before = self.frame_count;
+                let followed = recall.follow(frame, stack, rest, &mut self.frame_count);
+                self.reused_count += self.frame_count - before;
+                match followed {
+                    Followed::ToTheEnd => break (End::Complete, true),
+                    Followed::OutOfRoom => break (End::LimitReached, false),
+                    Followed::UpTo(registers) => frame.registers = registers,
+                }
+            } else {
+                if let Some(place) = rest.first_mut() {
+                    *place = frame.registers.ip;
+                }
+                self.frame_count += 1;
+                recall.add(&frame);
             }
-            frame_count += 1;
-            note(&mut recall, stepper, &frame, reused_count);
+            if let Some((caller, rule)) = step::plain(&frame.registers, self.epoch, stack) {
+                recall.leave(rule.is_base_bp());
+                frame = caller;
+                continue;
+            }
+            self.frame = frame;
+            let step = self.stepper.step(&mut self.frame);
+            if let Some(end) = step.end() {
+                break (end, matches!(step, Step::End));
+            }
+            if !self.stepper.is_straight() {
+                let walk = self.walk(out);
+                recall.stop_recording();
+                let (is_recorded, shared_suffix_count) = recall.finish(walk.end, false);
+                return Walk {
+                    is_recorded,
+                    shared_suffix_count,
+                    ..walk
+                };
+            }
+            frame = self.frame;
+            stack = self.stepper.stack.known();
+        };
+        self.ended(end, recall.finish(end, is_by_rule))
+    }
+
+    fn ended(&self, end: End, (is_recorded, shared_suffix_count): (bool, usize)) -> Walk {
+        Walk {
+            frame_count: self.frame_count,
+            end,
+            reused_count: self.reused_count,
+            shared_suffix_count,
+            is_recorded,
         }
-        match stepper.step(&mut frame) {
-            Step::Caller => {}
-            Step::End => break End::Complete,
-            Step::Failed(truncation) => break End::Truncated(truncation),
-        }
-    };
-    let (is_recorded, shared_suffix_count) = recall.map_or((false, 0), |recall| recall.finish(end));
-    Walk {
-        frame_count,
-        end,
-        reused_count,
-        shared_suffix_count,
-        is_recorded,
     }
 }
 
-/// The memo, if it knows the rest of the walk from `frame` on: once per walk, and never from
-/// an interrupted frame, whose `ip` is not a return address.
-#[inline]
-fn meet<'a, 'm>(
-    recall: &'a mut Option<Recall<'m>>,
-    stepper: &Stepper,
-    frame: &Registers,
-    reused_count: usize,
-) -> Option<&'a Recall<'m>> {
-    let recall = recall.as_mut()?;
-    let is_met = reused_count == 0 && !stepper.is_interrupted() && recall.meets(frame);
-    is_met.then_some(recall)
-}
-
-/// Tells the memo of a frame that was unwound.
-#[inline]
-fn note(recall: &mut Option<Recall<'_>>, stepper: &Stepper, frame: &Frame, reused_count: usize) {
-    let Some(recall) = recall else { return };
-    if reused_count != 0 {
-        recall.discard();
-    } else if stepper.is_straight() {
-        recall.add(frame);
-    } else {
-        recall.stop_recording();
+impl Step {
+    /// The end of the walk, if this step was none.
+    #[inline]
+    fn end(self) -> Option<End> {
+        match self {
+            Step::Caller => None,
+            Step::End | Step::NoReturn => Some(End::Complete),
+            Step::Failed(truncation) => Some(End::Truncated(truncation)),
+        }
     }
 }

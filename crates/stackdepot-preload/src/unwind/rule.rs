@@ -96,8 +96,14 @@ impl Plain {
     /// The caller's stack pointer.
     #[inline]
     pub fn cfa(self, sp: u64, bp: u64) -> u64 {
-        let base = select_unpredictable(self.0 & PLAIN_BASE_IS_BP != 0, bp, sp);
+        let base = select_unpredictable(self.is_base_bp(), bp, sp);
         base.wrapping_add_signed(i64::from((self.0 >> CFA_SHIFT) as i32))
+    }
+
+    /// Whether the CFA is counted from `bp`.
+    #[inline]
+    pub fn is_base_bp(self) -> bool {
+        self.0 & PLAIN_BASE_IS_BP != 0
     }
 
     /// Whether `bp` was saved.

@@ -70,9 +70,15 @@ impl StackRange {
         address >= self.low && address < self.high
     }
 
+    /// Whether `address` is aligned and its word lies inside.
+    #[inline]
+    fn has_word(&self, address: u64) -> bool {
+        is_word_of(address, self.low, self.high.wrapping_sub(self.low) >> 3)
+    }
+
     /// The range from the page of `sp` to the end of the main stack, if `sp` lies there.
     #[inline]
-    fn of_main(sp: u64) -> Option<StackRange> {
+    pub fn of_main(sp: u64) -> Option<StackRange> {
         // ORDERING: Acquire, with the Release in `init`.
         let end = MAIN_END.load(Ordering::Acquire);
         let below_bytes = end.wrapping_sub(sp);
@@ -90,6 +96,31 @@ impl StackRange {
     }
 }
 
+/// One comparison for three: an unaligned address turns into a huge number of words.
+#[inline(always)]
+fn is_word_of(address: u64, low: u64, word_count: u64) -> bool {
+    address.wrapping_sub(low).rotate_right(3) < word_count
+}
+
+/// The part of a stack that is known to be readable, at some moment of a walk.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownStack {
+    low: u64,
+    word_count: u64,
+}
+
+impl KnownStack {
+    /// The word at `address`, if it lies there.
+    #[inline(always)]
+    pub fn read(self, address: u64) -> Option<u64> {
+        if !is_word_of(address, self.low, self.word_count) {
+            return None;
+        }
+        // SAFETY: as in `StackReader::read`: made from its range, and used in the same walk.
+        Some(unsafe { core::ptr::read_volatile(address as *const u64) })
+    }
+}
+
 /// Reader of the stack that a walk is on.
 #[derive(Debug)]
 pub struct StackReader {
@@ -98,22 +129,13 @@ pub struct StackReader {
 }
 
 impl StackReader {
-    /// A reader for the stack that `sp`, the stack pointer of running code, points into.
-    /// `known` is what was learnt about this stack before, or empty.
+    /// A reader for the stack of which `known` is known so far, or nothing.
     #[inline]
-    pub fn new(sp: u64, known: StackRange) -> StackReader {
-        let mut reader = StackReader {
+    pub fn new(known: StackRange) -> StackReader {
+        StackReader {
             range: known,
             tests_left: TEST_BUDGET,
-        };
-        if let Some(main) = StackRange::of_main(sp) {
-            reader.range = main;
-        } else if !known.contains(sp) {
-            // The word below `sp` was written by the call just now, but `sp` itself may be the
-            // first byte of the next page: the first read finds out.
-            reader.range = StackRange::EMPTY;
         }
-        reader
     }
 
     /// What is known to be readable by now.
@@ -125,11 +147,7 @@ impl StackReader {
     /// The word at `address`, or `None` if it is unaligned or cannot be read.
     #[inline]
     pub fn read(&mut self, address: u64) -> Option<u64> {
-        if address & 7 != 0 {
-            return None;
-        }
-        // An aligned word lies inside as a whole if its first byte does: bounds are pages.
-        if !self.range.contains(address) && !self.learn(address) {
+        if !self.range.has_word(address) && (address & 7 != 0 || !self.learn(address)) {
             return None;
         }
         // SAFETY: the address is aligned and inside memory that is mapped readable: the main
@@ -138,14 +156,13 @@ impl StackReader {
         Some(unsafe { core::ptr::read_volatile(address as *const u64) })
     }
 
-    /// The word at `address` if it lies in what is known already; asks nobody.
+    /// What can be read without asking anybody.
     #[inline]
-    pub fn read_known(&self, address: u64) -> Option<u64> {
-        if address & 7 != 0 || !self.range.contains(address) {
-            return None;
+    pub fn known(&self) -> KnownStack {
+        KnownStack {
+            low: self.range.low,
+            word_count: self.range.high.wrapping_sub(self.range.low) >> 3,
         }
-        // SAFETY: as in `read`.
-        Some(unsafe { core::ptr::read_volatile(address as *const u64) })
     }
 
     /// Tries to make `address` part of the range, or to make a new range around it.
@@ -240,7 +257,7 @@ mod tests {
     fn a_read_outside_any_mapping_answers_none() {
         let words = vec![3_u64; 1024];
         let start = words.as_ptr() as u64;
-        let mut reader = StackReader::new(start, StackRange::EMPTY);
+        let mut reader = StackReader::new(StackRange::EMPTY);
         assert_eq!(reader.read(start), Some(3));
         assert_eq!(reader.read(start + 4), None);
         assert_eq!(reader.read(u64::MAX - 7), None);

@@ -1,7 +1,7 @@
 //! One step of a walk: from a frame's registers to its caller's.
 
 use super::rule::{Cfa, Plain, Rule, SavedBp};
-use super::stack::{ADDRESS_LIMIT, StackReader};
+use super::stack::{ADDRESS_LIMIT, KnownStack, StackReader};
 use super::{Truncation, cache, gate, known, modules, table};
 use core::hint::select_unpredictable;
 
@@ -39,8 +39,10 @@ pub struct Frame {
 pub enum Step {
     /// The caller's frame.
     Caller,
-    /// There is no caller.
+    /// There is no caller: a rule says so, and will say so again.
     End,
+    /// There is no caller: the return address, or the frame pointer that led to it, is 0.
+    NoReturn,
     /// The walk cannot go on.
     Failed(Truncation),
 }
@@ -74,14 +76,7 @@ impl Stepper {
         self.switches == 0
     }
 
-    /// Whether the next step starts from an interrupted instruction.
-    #[inline]
-    pub fn is_interrupted(&self) -> bool {
-        self.is_interrupted
-    }
-
-    /// Steps from `frame` to its caller, in place: copying frames costs more than the step.
-    #[inline(always)]
+    /// Steps from `frame` to its caller, in place.
     pub fn step(&mut self, frame: &mut Frame) -> Step {
         let pc = frame
             .registers
@@ -92,41 +87,11 @@ impl Stepper {
             return Step::Failed(Truncation::NoTable);
         }
         let key = cache::Key::new(pc, self.epoch);
-        let word = cache::get(key);
-        if let Some(plain) = Plain::of(word) {
-            return self.plain(frame, plain);
-        }
-        self.other(frame, word, pc, key)
+        self.apply(frame, cache::get(key), pc, key)
     }
 
-    /// Applies the usual rule, without branches that depend on it: which registers a function
-    /// saves cannot be predicted.
-    #[inline(always)]
-    fn plain(&mut self, frame: &mut Frame, rule: Plain) -> Step {
-        let inner = &frame.registers;
-        let sp = rule.cfa(inner.sp, inner.bp);
-        if sp.wrapping_sub(inner.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT && !self.switch() {
-            return Step::Failed(Truncation::BadStack);
-        }
-        let ip_at = sp.wrapping_sub(8);
-        let is_saved = rule.is_bp_saved();
-        let bp_at = sp.wrapping_add_signed(rule.bp_offset());
-        // Where `bp` is unchanged, the return address is read once more instead.
-        let read_at = select_unpredictable(is_saved, bp_at, ip_at);
-        let (Some(ip), Some(word)) = (self.stack.read(ip_at), self.stack.read(read_at)) else {
-            return Step::Failed(Truncation::BadStack);
-        };
-        frame.registers.ip = ip;
-        frame.registers.sp = sp;
-        frame.registers.bp = select_unpredictable(is_saved, word, frame.registers.bp);
-        frame.bp_at = select_unpredictable(is_saved, bp_at, 0);
-        frame.cfa_at = 0;
-        if ip == 0 { Step::End } else { Step::Caller }
-    }
-
-    /// Applies a rule of any other form, or finds the missing one.
-    #[inline(never)]
-    fn other(&mut self, frame: &mut Frame, word: u64, pc: u64, key: cache::Key) -> Step {
+    /// Applies a rule, or finds the missing one.
+    fn apply(&mut self, frame: &mut Frame, word: u64, pc: u64, key: cache::Key) -> Step {
         let rule = match Rule::unpack(word) {
             Some(rule) => rule,
             None => match resolve(pc, key) {
@@ -191,7 +156,11 @@ impl Stepper {
             bp_at,
             cfa_at,
         };
-        if ip == 0 { Step::End } else { Step::Caller }
+        if ip == 0 {
+            Step::NoReturn
+        } else {
+            Step::Caller
+        }
     }
 
     /// Steps through the kernel's signal frame: `sp` points at the `ucontext`.
@@ -212,7 +181,11 @@ impl Stepper {
             bp_at: 0,
             cfa_at: 0,
         };
-        if ip == 0 { Step::End } else { Step::Caller }
+        if ip == 0 {
+            Step::NoReturn
+        } else {
+            Step::Caller
+        }
     }
 
     /// Steps by the frame pointer where there is no table, if it looks like one.
@@ -220,7 +193,7 @@ impl Stepper {
     fn guess(&mut self, frame: &mut Frame) -> Step {
         let Registers { sp, bp, .. } = frame.registers;
         if bp == 0 {
-            return Step::End;
+            return Step::NoReturn;
         }
         if bp < sp || bp - sp > GUESS_BYTES {
             return Step::Failed(Truncation::NoTable);
@@ -236,6 +209,39 @@ impl Stepper {
         self.switches += 1;
         self.switches <= SWITCH_LIMIT
     }
+}
+
+/// The usual step: by a cached plain rule, to a caller further out on the known part of the same
+/// stack; without branches that depend on the rule, for which registers a function saves cannot
+/// be predicted. `None` says nothing but that [`Stepper::step`] must be asked.
+#[inline(always)]
+pub fn plain(inner: &Registers, epoch: u32, stack: KnownStack) -> Option<(Frame, Plain)> {
+    // The greatest address but one fails the limit, too.
+    let pc = inner.ip.wrapping_sub(1);
+    if pc >= ADDRESS_LIMIT {
+        return None;
+    }
+    let rule = Plain::of(cache::get(cache::Key::new(pc, epoch)))?;
+    let sp = rule.cfa(inner.sp, inner.bp);
+    if sp.wrapping_sub(inner.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT {
+        return None;
+    }
+    let ip_at = sp.wrapping_sub(8);
+    let is_saved = rule.is_bp_saved();
+    let bp_at = sp.wrapping_add_signed(rule.bp_offset());
+    // Where `bp` is unchanged, the return address is read once more instead.
+    let read_at = select_unpredictable(is_saved, bp_at, ip_at);
+    let (ip, word) = (stack.read(ip_at)?, stack.read(read_at)?);
+    if ip == 0 {
+        return None;
+    }
+    let bp = select_unpredictable(is_saved, word, inner.bp);
+    let caller = Frame {
+        registers: Registers { ip, sp, bp },
+        bp_at: select_unpredictable(is_saved, bp_at, 0),
+        cfa_at: 0,
+    };
+    Some((caller, rule))
 }
 
 #[inline]

@@ -1,7 +1,8 @@
 //! The packed words of a live-table cell, and who may move its key.
 //!
-//! Key types: [`LiveBlock`] (what a cell holds) and [`Key`]. A bucket is four lines: 8 keys,
-//! 8 stacks, 8 sizes with threads, 8 times; so a search touches one line per bucket.
+//! Key types: [`LiveBlock`] (what a cell holds) and [`Key`]. A cell is four words, key, stack,
+//! size with thread, time, and two cells share a line: whoever knows the cell touches one line,
+//! and neighbouring blocks touch the same one.
 //!
 //! Key word: address 48 | version 15 | BUSY.
 //!
@@ -18,14 +19,19 @@
 use super::sample::{AddressHash, Priority};
 use super::tags::{self, Tag, Tags};
 use crate::handle::WeakHandle;
+use crate::prefetch::prefetch;
 use crate::ring::{bits_of, handle_of};
-use crate::section::WordLine;
+use crate::section::{LINE_BYTES, WordLine};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Cells of a bucket.
 pub(crate) const BUCKET_CELLS: usize = if cfg!(loom) { 1 } else { 8 };
+/// Words of a cell.
+pub(crate) const CELL_WORDS: usize = 4;
 /// Lines of a bucket.
-pub(crate) const BUCKET_LINES: usize = 4;
+pub(crate) const BUCKET_LINES: usize = (BUCKET_CELLS * CELL_WORDS).div_ceil(LINE_WORDS);
+const LINE_WORDS: usize = LINE_BYTES / size_of::<u64>();
+const LINE_CELLS: usize = LINE_WORDS / CELL_WORDS;
 
 const VERSION_SHIFT: u32 = 1;
 const VERSION_BITS: u32 = 15;
@@ -126,7 +132,7 @@ impl Key {
     }
 }
 
-/// One bucket: eight cells in four lines, and a word of tags elsewhere.
+/// One bucket: its cells, and a word of tags elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket<'r> {
     lines: &'r [WordLine; BUCKET_LINES],
@@ -150,6 +156,12 @@ pub(crate) struct Claimed<'r> {
     key: Key,
 }
 
+/// A word of a cell that may be changing.
+#[inline]
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
 impl<'r> Bucket<'r> {
     /// The bucket of a number, if it is inside.
     #[inline]
@@ -170,6 +182,18 @@ impl<'r> Bucket<'r> {
         Tags::load(self.tags)
     }
 
+    /// Whether both are the same bucket.
+    pub fn is(self, other: Bucket<'_>) -> bool {
+        core::ptr::eq(self.tags, other.tags)
+    }
+
+    /// Says for good that a block that wanted to be here is elsewhere.
+    pub fn mark_overflown(self) {
+        if !self.tags().is_overflown() {
+            Tags::mark_overflown(self.tags);
+        }
+    }
+
     /// All cells with their keys now.
     pub fn cells(self) -> impl Iterator<Item = Seen<'r>> {
         (0..BUCKET_CELLS).filter_map(move |cell| self.look(cell))
@@ -184,6 +208,19 @@ impl<'r> Bucket<'r> {
             .find(|seen| seen.key.is_block() && seen.key.address() == address)
     }
 
+    /// Asks for the line of the cell that has this tag, or else of the first one without any.
+    #[inline]
+    pub fn prefetch(self, tag: Tag) {
+        let tags = self.tags();
+        let likely = tags
+            .cells(tag)
+            .next()
+            .or_else(|| tags.cells(Tag::EMPTY).next());
+        if let Some(line) = likely.and_then(|cell| self.lines.get(cell / LINE_CELLS)) {
+            prefetch(line);
+        }
+    }
+
     /// An empty cell among those without a tag (the others are BUSY).
     #[inline]
     pub fn find_empty(self) -> Option<Seen<'r>> {
@@ -193,11 +230,19 @@ impl<'r> Bucket<'r> {
             .find(|seen| seen.key.is_empty())
     }
 
+    /// A cell's words: key, stack, size with thread, time.
+    #[inline]
+    fn cell(self, cell: usize) -> Option<&'r [AtomicU64; CELL_WORDS]> {
+        let (cells, _) = self.lines.get(cell / LINE_CELLS)?.0.as_chunks();
+        cells.get(cell % LINE_CELLS)
+    }
+
     #[inline]
     fn look(self, cell: usize) -> Option<Seen<'r>> {
+        let [word, ..] = self.cell(cell)?;
         // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
         // block because it was pushed out sees the `sample_bytes` that pushed it out.
-        let key = Key(self.lines[0].0.get(cell)?.load(Ordering::Acquire));
+        let key = Key(word.load(Ordering::Acquire));
         Some(Seen {
             bucket: self,
             cell,
@@ -205,22 +250,12 @@ impl<'r> Bucket<'r> {
         })
     }
 
-    /// The words of a cell, which may be changing.
-    fn words(self, cell: usize) -> [u64; 3] {
-        let [_, stacks, sizes, times] = self.lines;
-        [stacks, sizes, times].map(|line| {
-            line.0
-                .get(cell)
-                .map_or(0, |word| word.load(Ordering::Relaxed))
-        })
-    }
-
     /// A consistent copy of a stored block, without claiming it.
     pub fn read(self, cell: usize) -> Option<(u64, LiveBlock)> {
-        let word = self.lines[0].0.get(cell)?;
+        let [word, block @ ..] = self.cell(cell)?;
         // ORDERING: Acquire, partner: the Release of `publish`.
         let key = Key(word.load(Ordering::Acquire));
-        let words = self.words(cell);
+        let words = block.each_ref().map(load);
         // ORDERING: Acquire, partner: the Release fence in `store`: who copied a later owner's
         // word sees that owner's BUSY (or later) key.
         fence(Ordering::Acquire);
@@ -231,7 +266,7 @@ impl<'r> Bucket<'r> {
     /// Empties the cells whose owners died in them, and makes the tags agree with the keys (L4);
     /// nobody else may be using the table.
     pub fn reset_busy(self) {
-        for word in self.lines[0].0.iter().take(BUCKET_CELLS) {
+        for [word, ..] in (0..BUCKET_CELLS).filter_map(|cell| self.cell(cell)) {
             let key = Key(word.load(Ordering::Relaxed));
             if key.is_busy() {
                 word.store(key.next(0).0, Ordering::Relaxed);
@@ -247,14 +282,17 @@ impl<'r> Bucket<'r> {
 impl<'r> Seen<'r> {
     /// A guess at the block's priority, to be looked at again once the cell is claimed.
     pub fn priority(&self) -> Priority {
-        let [_, size, _] = self.bucket.words(self.cell);
+        let size = self
+            .bucket
+            .cell(self.cell)
+            .map_or(0, |[_, _, size, _]| load(size));
         Priority::of(self.key.address(), size & MOST_SIZE)
     }
 
     /// Makes the cell BUSY if it still has that key.
     pub fn claim(self) -> Option<Claimed<'r>> {
         let Seen { bucket, cell, key } = self;
-        let word = bucket.lines[0].0.get(cell)?;
+        let [word, ..] = bucket.cell(cell)?;
         // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
         // visible and its reads are over (`look` acquired that too, except where the same key
         // came back after 2^15 reuses, which no model is large enough to show). Release: keeps
@@ -270,7 +308,8 @@ impl<'r> Seen<'r> {
 impl Claimed<'_> {
     /// What the cell held.
     pub fn block(&self) -> LiveBlock {
-        LiveBlock::from_words(self.bucket.words(self.cell))
+        let words = self.bucket.cell(self.cell);
+        LiveBlock::from_words(words.map_or([0; 3], |[_, block @ ..]| block.each_ref().map(load)))
     }
 
     /// The address it held.
@@ -282,9 +321,8 @@ impl Claimed<'_> {
     pub fn store(self, address: u64, block: &LiveBlock) {
         // ORDERING: Release, partner: the Acquire fence in `read`.
         fence(Ordering::Release);
-        let [_, stacks, sizes, times] = self.bucket.lines;
-        for (line, word) in [stacks, sizes, times].into_iter().zip(block.to_words()) {
-            if let Some(place) = line.0.get(self.cell) {
+        if let Some([_, places @ ..]) = self.bucket.cell(self.cell) {
+            for (place, word) in places.iter().zip(block.to_words()) {
                 place.store(word, Ordering::Relaxed);
             }
         }
@@ -306,7 +344,7 @@ impl Claimed<'_> {
         let next = self.key.next(address);
         // Before the key (L4): from then on the cell is somebody else's.
         Tags::exchange(self.bucket.tags, self.cell, self.key.tag(), next.tag());
-        if let Some(word) = self.bucket.lines[0].0.get(self.cell) {
+        if let Some([word, ..]) = self.bucket.cell(self.cell) {
             // ORDERING: Release, partner: the Acquire of `claim`, `look` and `read`: they see
             // the words that were stored, and our reads of them are over.
             word.store(next.0, Ordering::Release);

@@ -6,7 +6,7 @@
 //! ([`BucketImage::parse_twice`]); a cell's version makes that sound unless it was reused a
 //! multiple of 2^15 times between the two copies.
 
-use super::cell::{BUCKET_CELLS, BUCKET_LINES, Key, LiveBlock};
+use super::cell::{BUCKET_CELLS, BUCKET_LINES, CELL_WORDS, Key, LiveBlock};
 use super::{
     BUCKET_COUNT, HEADER_LINES, LEAST_BUCKETS, LOST, LiveStats, MAGIC, MOST_BUCKETS, PUSHED_OUT,
     SAMPLE_BYTES, STALE, Sampling, VERSION, line_count, tag_line_count,
@@ -146,11 +146,11 @@ impl BucketImage {
     }
 }
 
-fn words_of(bytes: &[u8; BUCKET_BYTES], cell: usize) -> [u64; BUCKET_LINES] {
-    core::array::from_fn(|line| word_at(bytes, line * BUCKET_CELLS + cell))
+fn words_of(bytes: &[u8; BUCKET_BYTES], cell: usize) -> [u64; CELL_WORDS] {
+    core::array::from_fn(|word| word_at(bytes, cell * CELL_WORDS + word))
 }
 
-fn block_of(words: [u64; BUCKET_LINES]) -> Option<(u64, LiveBlock)> {
+fn block_of(words: [u64; CELL_WORDS]) -> Option<(u64, LiveBlock)> {
     let [key, stack, size, time] = words;
     Key(key).is_block().then(|| {
         (

@@ -48,12 +48,42 @@ impl AddressHash {
         Tag::of_byte(self.0 as u8)
     }
 
-    /// The candidate buckets, in pairs; independent of each other and of the coin.
-    pub fn buckets(self, bucket_count: NonZeroU64) -> [u64; 4] {
+    /// Buckets for an address that finds its home full; independent of each other, of the home
+    /// and of the coin.
+    pub fn others(self, bucket_count: NonZeroU64) -> [u64; 3] {
         let more = (self.0 ^ self.0 >> 29).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let most = (more ^ more >> 31).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        [self.0, more, most, most << 32].map(|bits| ((bits >> 32) * bucket_count.get()) >> 32)
+        [self.0, more, most].map(|bits| scale(bits, bucket_count))
     }
+}
+
+/// Bytes of address space whose blocks share a home; malloc's smallest block takes 32, so that all
+/// of them fit.
+const HOME_BYTES: u64 = 256;
+/// Bytes of address space whose homes lie next to each other.
+const NEIGHBOURHOOD_BYTES: u64 = 4096;
+
+/// The bucket where the block of an address is, unless that is full: what malloc gave out of one
+/// page shares lines there as it does in the page, so that a program which has its blocks in the
+/// cache has their cells there too.
+#[inline]
+pub(crate) const fn home(address: u64, bucket_count: NonZeroU64) -> u64 {
+    let neighbourhood = (address / NEIGHBOURHOOD_BYTES).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let first = scale(neighbourhood, bucket_count);
+    let bucket = first + address % NEIGHBOURHOOD_BYTES / HOME_BYTES;
+    // Around the end; a table this small has no neighbourhoods.
+    if bucket < bucket_count.get() {
+        bucket
+    } else if bucket - bucket_count.get() < bucket_count.get() {
+        bucket - bucket_count.get()
+    } else {
+        first
+    }
+}
+
+#[inline]
+const fn scale(bits: u64, bucket_count: NonZeroU64) -> u64 {
+    ((bits >> 32) * bucket_count.get()) >> 32
 }
 
 const fn weight_of(size: u64) -> u64 {

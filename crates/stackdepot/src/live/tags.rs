@@ -6,7 +6,10 @@
 //! these words and then goes to the one key line that matters. A free of a block that is not
 //! in the sample touches no bucket at all, but for one in eight that meets its own tag.
 //!
-//! A tag is 0 (the cell is empty, or its owner is on the way) or 1 ..= 255 from the address.
+//! A tag is 0 (the cell is empty, or its owner is on the way) or 1 ..= 127 from the address. The
+//! top bit of the lowest byte belongs to the bucket: OVERFLOWN, set for good before a block that
+//! wanted to be here goes elsewhere. While it is not set, whoever looks for such a block need
+//! look nowhere else.
 //!
 //! INVARIANT L4: while a key is that of a stored block, the cell's byte is that block's tag. The
 //! owner of the BUSY cell (L1) changes the byte, before it publishes the key, by an exclusive or
@@ -20,6 +23,9 @@ use crate::sync::{AtomicU64, Ordering};
 /// A one in each byte of a cell.
 const ONES: u64 = (u64::MAX / 255) >> (64 - 8 * BUCKET_CELLS as u32);
 const TOP_BITS: u64 = ONES << 7;
+/// The bits of the tags.
+const TAG_BITS: u64 = TOP_BITS - ONES;
+const OVERFLOWN: u64 = 1 << 7;
 
 /// The byte of an address; 0 stands for no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +37,8 @@ impl Tag {
 
     /// From a byte of an address's hash.
     pub const fn of_byte(byte: u8) -> Tag {
-        Tag(if byte == 0 { 1 } else { byte })
+        let bits = byte & 0x7f;
+        Tag(if bits == 0 { 1 } else { bits })
     }
 }
 
@@ -49,9 +56,6 @@ pub(crate) fn word_of(lines: &[WordLine], bucket_number: u64) -> Option<&AtomicU
 }
 
 impl Tags {
-    /// Of no bucket: nothing is in it, and no room.
-    pub const NONE: Tags = Tags(u64::MAX);
-
     /// What the bucket's word says now.
     #[inline]
     pub fn load(word: &AtomicU64) -> Tags {
@@ -70,10 +74,25 @@ impl Tags {
         }
     }
 
+    /// Says for good that a block that wanted to be in this bucket is elsewhere.
+    pub fn mark_overflown(word: &AtomicU64) {
+        // ORDERING: Relaxed: who looks for its own block comes after the insert (L2) and sees it.
+        word.fetch_or(OVERFLOWN, Ordering::Relaxed);
+    }
+
     /// Writes the word anew from what the cells hold; for whoever has the table for itself.
     pub fn rewrite(word: &AtomicU64, tags: impl Iterator<Item = (usize, Tag)>) {
-        let bits = tags.fold(0, |bits, (cell, tag)| bits | u64::from(tag.0) << (8 * cell));
+        let kept = word.load(Ordering::Relaxed) & OVERFLOWN;
+        let bits = tags.fold(kept, |bits, (cell, tag)| {
+            bits | u64::from(tag.0) << (8 * cell)
+        });
         word.store(bits, Ordering::Relaxed);
+    }
+
+    /// Whether blocks that wanted to be in this bucket may be elsewhere.
+    #[inline]
+    pub fn is_overflown(self) -> bool {
+        self.0 & OVERFLOWN != 0
     }
 
     /// The cells that have this tag, lowest first.
@@ -102,10 +121,9 @@ impl Tags {
     /// The top bit of each byte that is `tag`.
     #[inline]
     fn marks(self, tag: Tag) -> u64 {
-        let difference = self.0 ^ (ONES * u64::from(tag.0));
+        let difference = (self.0 & TAG_BITS) ^ (ONES * u64::from(tag.0));
         // No carry crosses a byte: exact, not only for the lowest one.
-        let low_bits = TOP_BITS - ONES;
-        !(((difference & low_bits) + low_bits) | difference) & TOP_BITS
+        !(difference + TAG_BITS) & TOP_BITS
     }
 }
 
@@ -128,13 +146,13 @@ mod tests {
         ];
         for (word, tag) in words
             .into_iter()
-            .flat_map(|word| (0..=255).map(move |tag| (word, Tag(tag))))
+            .flat_map(|word| (0..=127).map(move |tag| (word, Tag(tag))))
         {
             let expected: Vec<usize> = word
                 .to_le_bytes()
                 .iter()
                 .enumerate()
-                .filter(|(_, byte)| **byte == tag.0)
+                .filter(|(_, byte)| **byte & 0x7f == tag.0)
                 .map(|(cell, _)| cell)
                 .collect();
             assert_eq!(
@@ -149,10 +167,25 @@ mod tests {
     #[test]
     fn exchange_changes_one_byte_only() {
         let word = AtomicU64::new(0x1122_3344_5566_7788);
-        Tags::exchange(&word, 3, Tag(0x55), Tag(0xff));
+        Tags::exchange(&word, 3, Tag(0x55), Tag(0x7f));
         Tags::exchange(&word, 7, Tag(0x11), Tag::EMPTY);
-        Tags::exchange(&word, 0, Tag(0x88), Tag(0x88));
-        assert_eq!(word.load(Ordering::Relaxed), 0x0022_3344_ff66_7788);
+        Tags::exchange(&word, 0, Tag(0x08), Tag(0x08));
+        assert_eq!(word.load(Ordering::Relaxed), 0x0022_3344_7f66_7788);
+    }
+
+    #[test]
+    fn a_bucket_stays_overflown_whatever_its_cells_do() {
+        let word = AtomicU64::new(0);
+        assert!(!Tags::load(&word).is_overflown());
+        Tags::exchange(&word, 0, Tag::EMPTY, Tag(0x7f));
+        assert!(!Tags::load(&word).is_overflown());
+        Tags::mark_overflown(&word);
+        Tags::exchange(&word, 0, Tag(0x7f), Tag::EMPTY);
+        Tags::rewrite(&word, [(1, Tag(3))].into_iter());
+        let tags = Tags::load(&word);
+        assert!(tags.is_overflown());
+        assert_eq!(tags.cells(Tag(3)).collect::<Vec<_>>(), [1]);
+        assert_eq!(tags.empty_count(), 7);
     }
 
     #[test]
