@@ -184,9 +184,16 @@ impl Recording {
         let ring = self.snapshot.ring_stats();
         Lost {
             overwritten: ring.overwritten,
-            full: counters.get(Counter::SaveFull)
-                + counters.get(Counter::SaveCrowded)
-                + counters.get(Counter::SaveSaturated),
+            full: [
+                Counter::SaveFull,
+                Counter::SaveCrowded,
+                Counter::SaveSaturated,
+            ]
+            .into_iter()
+            // A damaged file may say anything.
+            .fold(0, |sum: u64, counter| {
+                sum.saturating_add(counters.get(counter))
+            }),
             contended: counters.get(Counter::SaveContended),
             truncated: counters.get(Counter::Truncated),
             unwind_failed: counters.get(Counter::UnwindFailed),

@@ -164,6 +164,24 @@ fn damage_anywhere_never_ends_in_a_crash() {
     }
 }
 
+/// Sums over counters that a damaged file sets to the greatest number stay that.
+#[test]
+fn counters_at_their_limit_are_summed_without_a_crash() {
+    const COUNTERS: std::ops::Range<usize> = 2 * 4096..4 * 4096;
+    let scratch = Scratch::new("limit");
+    let path = record(&scratch);
+    let mut content = std::fs::read(&path).unwrap();
+    content[COUNTERS].fill(0xff);
+    std::fs::write(&path, content).unwrap();
+    for verb in READERS {
+        let (status, _, stderr) = read(&scratch, verb, &path);
+        assert!(
+            matches!(status, Some(0 | 2)),
+            "{verb}: {status:?}: {stderr}"
+        );
+    }
+}
+
 #[test]
 fn a_file_that_is_cut_while_it_is_read_is_an_error_or_a_result() {
     let scratch = Scratch::new("racing");
