@@ -185,7 +185,7 @@ impl Scratch {
         if ran.status.code() == Some(124) {
             return Ok(Ended::Found("it hangs".to_owned()));
         }
-        let said = ran.errors() + &String::from_utf8_lossy(&ran.stdout);
+        let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &ran.errors();
         let is_finding = |line: &&str| {
             line.starts_with("FINDING ")
                 || line.contains(" before step ")
