@@ -231,12 +231,7 @@ fn number_after(text: &str, words: &str) -> Option<u64> {
 
 /// What happened and where its input lies, out of all that libFuzzer writes.
 fn finding(said: &str) -> String {
-    let tells = [
-        "panicked at",
-        "ERROR: ",
-        "SUMMARY: ",
-        "Test unit written to",
-    ];
+    let tells = ["panicked at", "ERROR: ", "SUMMARY: "];
     let lines: Vec<&str> = said.lines().collect();
     let is_told = |line: &str| tells.iter().any(|words| line.contains(words));
     let mut shown: Vec<&str> = Vec::new();
@@ -248,14 +243,11 @@ fn finding(said: &str) -> String {
         }
     }
     if shown.is_empty() {
-        shown = lines
-            .iter()
-            .rev()
-            .take(SHOWN_LINES)
-            .rev()
-            .copied()
-            .collect();
+        let start = lines.len().saturating_sub(SHOWN_LINES);
+        shown.extend(lines.iter().skip(start));
     }
     shown.truncate(SHOWN_LINES);
+    let is_place = |line: &&&str| line.contains("Test unit written to");
+    shown.extend(lines.iter().filter(is_place));
     shown.join("\n")
 }
