@@ -9,7 +9,7 @@
 //! `progress` remembers where the hand stood when it last found something, and when something
 //! became evictable that no hint tells of: a put-to-zero, or a tick, which ends leases. Two laps
 //! behind it (one where leases leave no second chances) without success prove that everything is
-//! held: then `Full` is a comparison and a look at all hints, and no more slots are looked at.
+//! held: then `Full` takes a comparison, a look at all hints and at one more batch of slots.
 //! One claim takes at most [`CLAIM_STEPS`] steps; in larger regions it may answer `Contended`
 //! for a while where `Full` is not proven yet.
 
@@ -20,8 +20,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Most slots that one claim looks at.
 const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
-/// After so many steps a claim gives no second chances any more: other threads may set them as
-/// fast as the hand takes them away, and that must not look like "everything is held".
+/// After so many steps, or after a lap without success, a claim gives no second chances any more:
+/// other threads may set them as fast as the hand takes them away, and that must not look like
+/// "everything is held".
 const PATIENT_STEPS: u64 = if cfg!(loom) { 3 } else { 512 };
 /// Slots between two looks at the hand.
 const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
@@ -40,49 +41,68 @@ impl Region<'_> {
             return Ok(number);
         }
         let slot_count = u64::from(self.geometry.slot_count);
-        let hand = &self.header.hand;
         let mut steps = 0;
         while steps < CLAIM_STEPS {
             // ORDERING: Relaxed, here and below: the hand says where to look, the state words
             // say what is there.
-            let start = hand.load(Ordering::Relaxed);
+            let start = self.header.hand.load(Ordering::Relaxed);
             // The mark may be ahead of the hand: a claim that lost its move marks where it was.
-            if start.saturating_sub(self.header.progress.load(Ordering::Relaxed))
-                >= self.futile_laps(start) * slot_count
-            {
-                return self.claim_hinted(&self.header.hints).ok_or(SaveError::Full);
+            let futile = start.saturating_sub(self.header.progress.load(Ordering::Relaxed));
+            if futile >= self.futile_laps(start) * slot_count {
+                return self.claim_at_last(start).ok_or(SaveError::Full);
             }
-            let mut index = start % slot_count;
-            // Only the hand of a damaged region ever wraps; its batch is empty then.
-            let end = start.wrapping_add(BATCH);
-            for position in start..end {
-                let number = index as u32 + 1;
-                index = if index + 1 == slot_count {
-                    0
-                } else {
-                    index + 1
-                };
-                let wanted = match position {
-                    free_lap if free_lap < slot_count => Wanted::Free,
-                    _ if steps < PATIENT_STEPS => Wanted::FreeOrEvictable,
-                    _ => Wanted::FreeOrUnheld,
-                };
-                if self.try_claim(number, wanted) {
-                    move_hand(hand, start, position + 1);
-                    self.mark_progress(position + 1);
-                    return Ok(number);
-                }
+            let wanted = if steps < PATIENT_STEPS && futile < slot_count {
+                Wanted::FreeOrEvictable
+            } else {
+                Wanted::FreeOrUnheld
+            };
+            if let Some(number) = self.claim_from(start, wanted) {
+                return Ok(number);
             }
-            move_hand(hand, start, end);
             steps += BATCH;
         }
         Err(SaveError::Contended)
     }
 
-    /// Notes that something became evictable: `Full` is to be proven anew.
+    /// Looks at one batch of slots, and moves the hand past those that it looked at.
+    fn claim_from(&self, start: u64, wanted: Wanted) -> Option<u32> {
+        let slot_count = u64::from(self.geometry.slot_count);
+        let hand = &self.header.hand;
+        let mut index = start % slot_count;
+        // Only the hand of a damaged region ever wraps; its batch is empty then.
+        let end = start.wrapping_add(BATCH);
+        for position in start..end {
+            let number = index as u32 + 1;
+            index = if index + 1 == slot_count {
+                0
+            } else {
+                index + 1
+            };
+            let is_first_lap = position < slot_count;
+            if self.try_claim(number, if is_first_lap { Wanted::Free } else { wanted }) {
+                move_hand(hand, start, position + 1);
+                self.mark_progress(position + 1);
+                return Some(number);
+            }
+        }
+        move_hand(hand, start, end);
+        None
+    }
+
+    /// Looks once more where `Full` is proven: the proof may have missed a release that came
+    /// between a look and its mark. Each refusal looks at other slots, so none is final.
+    fn claim_at_last(&self, start: u64) -> Option<u32> {
+        self.claim_hinted(&self.header.hints)
+            .or_else(|| self.claim_from(start, Wanted::FreeOrUnheld))
+    }
+
+    /// Notes that something became evictable: `Full` is to be proven anew. A batch that is being
+    /// looked at right now may have passed the slot already, so it proves nothing.
     #[inline]
     pub fn note_release(&self) {
-        self.mark_progress(self.header.hand.load(Ordering::Relaxed));
+        let hand = self.header.hand.load(Ordering::Relaxed);
+        // Only the hand of a damaged region is that far.
+        self.mark_progress(hand.saturating_add(BATCH));
     }
 
     /// Raises the mark; it never moves back, so a sleeper cannot undo a later one.

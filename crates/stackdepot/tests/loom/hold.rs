@@ -51,9 +51,8 @@ fn a_put_stack_is_retired_only_after_its_holder_is_done() {
     });
 }
 
-/// The look before the put counts as one of the two laps that prove `Full`.
+/// A look at the slot that came before the put is no part of the proof of `Full`.
 #[test]
-#[ignore = "fails: the hand proves Full by a look that came before the put, and never looks again"]
 fn full_is_not_answered_for_ever_after_a_put() {
     check(None, 1, config(), |memory| {
         let depot = Depot::of(&memory);
