@@ -145,11 +145,17 @@ fn modules() -> Original {
         put_words(entry, 0, &words);
         put_bytes(entry, 80, path);
     }
-    let parts = vec![Part::new(0, bytes.len(), MODULE_ENTRY_BYTES)];
+    let parts = module_parts(MODULES.len());
     Original { bytes, parts }
 }
 
-/// The header's words (twice: what everything hangs on), the section table, ledger, counters, meta.
+/// Entries, their addresses, and their lengths of build-id and path.
+fn module_parts(count: usize) -> Vec<Part> {
+    let entries = Part::new(0, count * MODULE_ENTRY_BYTES, MODULE_ENTRY_BYTES);
+    vec![entries, entries.field(8, 24), entries.field(48, 8)]
+}
+
+/// The header's words, the section table, ledger, counters, meta.
 fn header_parts() -> Vec<Part> {
     vec![
         Part::new(0, size_of::<FileHeader>(), 8),
@@ -172,7 +178,8 @@ fn written_parts(bytes: &[u8]) -> Vec<Part> {
         )
     };
     let (offset, modules) = section(1);
-    parts.push(Part::new(offset, modules.len(), MODULE_ENTRY_BYTES));
+    let module_parts = module_parts(modules.len() / MODULE_ENTRY_BYTES);
+    parts.extend(module_parts.into_iter().map(|part| part.moved(offset)));
     let core: [PartsOf; 3] = [
         core_parts::ring_parts,
         core_parts::live_parts,
