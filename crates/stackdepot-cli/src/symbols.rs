@@ -137,11 +137,12 @@ impl Symbols {
             offset: Some(address.wrapping_sub(module.record.bias)),
             ..Frame::default()
         };
-        if !is_readable {
+        let offset = call.wrapping_sub(module.record.bias);
+        // Nothing lies at the last address of all, and blazesym would count beyond it.
+        if !is_readable || offset == u64::MAX {
             return vec![bare];
         }
         let source = Source::from(Elf::new(&module.path));
-        let offset = call.wrapping_sub(module.record.bias);
         match self
             .symbolizer
             .symbolize_single(&source, Input::VirtOffset(offset))

@@ -182,6 +182,34 @@ fn counters_at_their_limit_are_summed_without_a_crash() {
     }
 }
 
+/// In such a file the call before an address has the last address of all.
+#[test]
+fn a_module_right_above_its_addresses_names_nothing() {
+    const ENTRY_BYTES: usize = 384;
+    let scratch = Scratch::new("above");
+    let path = record(&scratch);
+    let report = common::json(
+        &scratch,
+        &["report".as_ref(), "--json".as_ref(), path.as_ref()],
+    );
+    let stacks = report["stacks"].as_array().unwrap();
+    let mut frames = stacks
+        .iter()
+        .flat_map(|stack| stack["frames"].as_array().unwrap());
+    let named = frames.find(|frame| !frame["function"].is_null()).unwrap();
+    let address = named["address"].as_str().unwrap().trim_start_matches("0x");
+    let address = u64::from_str_radix(address, 16).unwrap();
+    let mut content = std::fs::read(&path).unwrap();
+    let word = |at: usize| u64::from_le_bytes(content[at..at + 8].try_into().unwrap()) as usize;
+    let (start, length) = (word(48), word(56));
+    for entry in content[start..start + length].chunks_exact_mut(ENTRY_BYTES) {
+        entry[24..32].copy_from_slice(&address.to_le_bytes());
+    }
+    std::fs::write(&path, content).unwrap();
+    let (status, _, stderr) = read(&scratch, "report", &path);
+    assert_eq!(status, Some(0), "{stderr}");
+}
+
 #[test]
 fn a_file_that_is_cut_while_it_is_read_is_an_error_or_a_result() {
     let scratch = Scratch::new("racing");
