@@ -12,6 +12,7 @@ mod check;
 mod child;
 mod fork_storm;
 mod fuzz;
+mod hostile;
 mod house;
 mod linear;
 mod models;
@@ -40,6 +41,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   sanitize [--sample]              the core's stress under ThreadSanitizer and AddressSanitizer
   fork-storm [--forks N]           forks while other threads malloc and free without pause (1000)
   linear [--histories N]           answers of threads that run at once, against the sequential model
+  hostile                          stacks chosen to collide, and limits met all at once
   fault                            a death and a handler before every operation on a shared word
   fuzz [--smoke | --seconds N] [TARGET...]
                                    damaged files, corpora, regions, and the depot's twin (60 s each)
@@ -72,6 +74,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("fault") => attack::fault(&house, rest),
         Some("fork-storm") => fork_storm::run(&house, rest),
         Some("linear") => linear::run(&house, rest),
+        Some("hostile") => hostile::run(&house, rest),
         Some("sanitize") => sanitize::run(&house, rest),
         Some("loom") => models::loom(&house, rest),
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),

@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that must be green before a change goes in.
 //!
 //! The house rules, every test of the workspace (with the big corpora where they are), the loom
-//! models of the core (each for some seconds), its attack by faults and the histories of threads that
-//! give way. `--quick` leaves out the last three.
+//! models of the core (each for some seconds), its attack by faults, the histories of threads that
+//! give way and the hostile load. `--quick` leaves out the last four.
 
 use crate::house::House;
-use crate::{Answer, attack, check, linear};
+use crate::{Answer, attack, check, hostile, linear};
 use std::process::Command;
 
 /// Runs all of it, with the tools' own output; stops at the first that fails.
@@ -22,6 +22,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
         loom(house),
         attack::fault_tests(house),
         linear::tests(house),
+        hostile::tests(house, ""),
     ];
     for mut tests in deep.into_iter().filter(|_| !quick) {
         if !passes(&mut tests)? {
