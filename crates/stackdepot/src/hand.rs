@@ -64,13 +64,13 @@ impl Region<'_> {
         Err(SaveError::Contended)
     }
 
-    /// Looks at one batch of slots, and moves the hand past those that it looked at.
+    /// Looks at a batch of slots, and moves the hand past those that it looked at.
     fn claim_from(&self, start: u64, wanted: Wanted) -> Option<u32> {
         let slot_count = u64::from(self.geometry.slot_count);
         let hand = &self.header.hand;
         let mut index = start % slot_count;
-        // Only the hand of a damaged region ever wraps; its batch is empty then.
-        let end = start.wrapping_add(BATCH);
+        // No slot twice. Only the hand of a damaged region ever wraps; its batch is empty then.
+        let end = start.wrapping_add(BATCH.min(slot_count));
         for position in start..end {
             let number = index as u32 + 1;
             index = if index + 1 == slot_count {
