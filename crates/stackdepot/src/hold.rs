@@ -237,9 +237,9 @@ mod tests {
         }
     }
 
-    /// The slot's state word: a test may do to it what takes others months.
-    fn state<'d>(depot: &'d Depot<'_>, weak: WeakHandle) -> &'d crate::sync::AtomicU64 {
-        &depot.region.slot(weak.slot()).unwrap().state
+    /// The slot of a stack: a test may do to its state what takes others months.
+    fn slot<'d>(depot: &'d Depot<'_>, weak: WeakHandle) -> Option<&'d Slot> {
+        depot.region.slot(weak.slot())
     }
 
     #[test]
@@ -249,7 +249,10 @@ mod tests {
         let frames = [0x1000; 3];
         let held = depot.save_acquire(&frames).unwrap();
         let most = (State::REF_LIMIT - 2) * State::REF;
-        state(&depot, held.weak).fetch_add(most, Ordering::Relaxed);
+        slot(&depot, held.weak)
+            .unwrap()
+            .state
+            .fetch_add(most, Ordering::Relaxed);
         assert!(depot.acquire(held.weak).is_ok(), "the last one");
         for round in 1..4 {
             assert_eq!(depot.acquire(held.weak), Err(HoldError::Saturated));
@@ -259,7 +262,7 @@ mod tests {
             );
             assert_eq!(depot.stats().saturated, 2 * round);
         }
-        let now = State(state(&depot, held.weak).load(Ordering::Relaxed));
+        let now = slot(&depot, held.weak).unwrap().state_now();
         assert_eq!(
             now.references(),
             State::REF_LIMIT,
@@ -276,12 +279,15 @@ mod tests {
         let mut frames = [0x1000; 11];
         let parent = depot.save_acquire(&frames[1..]).unwrap();
         let most = (State::REF_LIMIT - 1) * State::REF;
-        state(&depot, parent.weak).fetch_add(most, Ordering::Relaxed);
+        slot(&depot, parent.weak)
+            .unwrap()
+            .state
+            .fetch_add(most, Ordering::Relaxed);
         let before = depot.stats();
         frames[0] = 0x2000;
         assert!(depot.save(&frames).is_err());
         assert_eq!(depot.stats().new_stacks, before.new_stacks);
-        let now = State(state(&depot, parent.weak).load(Ordering::Relaxed));
+        let now = slot(&depot, parent.weak).unwrap().state_now();
         assert_eq!(now.references(), State::REF_LIMIT);
     }
 
@@ -326,7 +332,7 @@ mod tests {
         let depot = Depot::new(&mut memory, &all_on()).unwrap();
         let weak = depot.save(&[0x1000]).unwrap();
         assert_eq!(depot.renew(weak), Ok(depot.now()));
-        let slot = depot.region.slot(weak.slot()).unwrap();
+        let slot = slot(&depot, weak).unwrap();
         let stale = State(slot.state_now().0 & !State::STATUS_MASK);
         depot.advance(1);
         let refused = depot.region.lease(slot, weak.generation(), stale);
