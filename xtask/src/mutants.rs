@@ -179,9 +179,15 @@ impl Bench<'_> {
             .arg(&self.folder);
         mutants
             .env("CARGO_PROFILE_DEV_DEBUG", "0")
-            .env("STACKDEPOT_STRESS_PERCENT", "5");
+            .env("STACKDEPOT_STRESS_PERCENT", "5")
+            .env("RUST_BACKTRACE", "0");
         for name in names {
             mutants.arg("--re").arg(exactly(name));
+        }
+        // What an earlier run said about other sources.
+        let outcome = self.folder.join("mutants.out");
+        if outcome.exists() {
+            fs::remove_dir_all(&outcome).map_err(|e| format!("{}: {e}", outcome.display()))?;
         }
         let status = mutants.status().map_err(|e| child::cannot(&mutants, &e))?;
         // 2 and 3: some were missed, some hung; 124 and 130: the time was up.
