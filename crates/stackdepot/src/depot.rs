@@ -407,3 +407,6 @@ mod real {
         }
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;

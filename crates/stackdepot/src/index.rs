@@ -6,6 +6,12 @@
 //! (`publish.rs`). At most one committed entry names a slot.
 //!
 //! INVARIANT 4: `first` and `second` are different buckets.
+//!
+//! ORDERING: every access of a cell is Relaxed. A cell is a guess about a slot, judged by the
+//! slot's own state and generation, which acquire; who finds the entry before the birth finds
+//! no node. That equal publishers see each other is the work of the fence in `publish.rs`: of two
+//! fences, the later one's scan sees what came before the earlier one, the birth as well as the
+//! entry. Which of two threads changes a cell, each CAS decides by itself.
 
 use crate::layout::{BUCKET_CELLS, Bucket, Region};
 use crate::sync::{AtomicU64, Ordering};
@@ -114,11 +120,11 @@ impl Bucket {
     /// The entry in a cell.
     #[inline]
     pub fn entry(&self, position: usize) -> Entry {
-        // ORDERING: Acquire, partner: `publish` and `commit` (Release): the node was born.
+        // ORDERING: Relaxed: see the head.
         Entry(
             self.cells
                 .get(position)
-                .map_or(0, |cell| cell.load(Ordering::Acquire)),
+                .map_or(0, |cell| cell.load(Ordering::Relaxed)),
         )
     }
 
@@ -163,10 +169,10 @@ impl<'r> Pair<'r> {
             // reference, which the owner acquired, so the value is visible.
             let entry = Entry(cell.load(Ordering::Relaxed));
             if entry.slot() == slot && !entry.is_empty() && !entry.is_tentative() {
-                // ORDERING: Release, partner: `free_cell`'s user `publish` (Acquire side of its
-                // exchange): the cell is reused only after the generation was raised.
+                // ORDERING: Relaxed: the slot was claimed before; that its next life finds the
+                // cell empty follows from the release when it becomes FREE.
                 return cell
-                    .compare_exchange(entry.0, 0, Ordering::Release, Ordering::Relaxed)
+                    .compare_exchange(entry.0, 0, Ordering::Relaxed, Ordering::Relaxed)
                     .is_ok();
             }
         }
@@ -176,20 +182,19 @@ impl<'r> Pair<'r> {
 
 /// Puts a tentative entry into a cell that was empty.
 pub(crate) fn publish(cell: &AtomicU64, entry: Entry) -> bool {
-    // ORDERING: AcqRel. Release, partner: `entry` and the scan of `publish.rs` (Acquire): the
-    // node was born. Acquire, partner: `unlink`.
-    cell.compare_exchange(0, entry.tentative().0, Ordering::AcqRel, Ordering::Relaxed)
+    // ORDERING: Relaxed: see the head; the fence that follows orders it.
+    cell.compare_exchange(0, entry.tentative().0, Ordering::Relaxed, Ordering::Relaxed)
         .is_ok()
 }
 
 /// Turns one's own tentative entry into a committed one; fails when it was killed.
 pub(crate) fn commit(cell: &AtomicU64, entry: Entry) -> bool {
-    // ORDERING: AcqRel. Release, partner: `entry` (Acquire). Acquire: after a kill, what the
-    // killer had done is seen by the next round.
+    // ORDERING: Relaxed: see the head. After a kill the next round's fence comes after the
+    // killer's, so its scan sees the killer's entry.
     cell.compare_exchange(
         entry.tentative().0,
         entry.0,
-        Ordering::AcqRel,
+        Ordering::Relaxed,
         Ordering::Relaxed,
     )
     .is_ok()
@@ -197,8 +202,8 @@ pub(crate) fn commit(cell: &AtomicU64, entry: Entry) -> bool {
 
 /// Removes a tentative entry, one's own or another's.
 pub(crate) fn kill(cell: &AtomicU64, tentative: Entry) -> bool {
-    // ORDERING: AcqRel, partner: `commit`: exactly one of both changes the cell.
-    cell.compare_exchange(tentative.0, 0, Ordering::AcqRel, Ordering::Relaxed)
+    // ORDERING: Relaxed: see the head; of `commit` and this, exactly one changes the cell.
+    cell.compare_exchange(tentative.0, 0, Ordering::Relaxed, Ordering::Relaxed)
         .is_ok()
 }
 

@@ -5,9 +5,7 @@
 //! one file that turns raw memory into references; `cfg(loom)` puts boxes in their place,
 //! because loom's atomics are no plain bytes, and shrinks the shape.
 
-#[cfg(not(loom))]
-use crate::config::HashChoice;
-use crate::config::{Config, Geometry};
+use crate::config::{Config, Geometry, HashChoice};
 use crate::error::{AttachError, ConfigError};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -174,7 +172,7 @@ impl<'r> Region<'r> {
     }
 
     /// Writes the constants of a zero-filled header; `magic` last.
-    fn write_header(header: &Header, config: &Config, geometry: &Geometry, hash_kind: u32) {
+    pub fn write_header(header: &Header, config: &Config, geometry: &Geometry, hash_kind: u32) {
         let relaxed = Ordering::Relaxed;
         header.version.store(VERSION, relaxed);
         header.header_bytes.store(HEADER_BYTES as u32, relaxed);
@@ -206,8 +204,7 @@ impl<'r> Region<'r> {
 
     /// The configuration that a header records, checked against the bytes that are there. (The
     /// clock and the kind of the hash are not in it; `depot.rs` asks for the latter.)
-    #[cfg(not(loom))]
-    fn check_header(header: &Header, given_bytes: usize) -> Result<Config, AttachError> {
+    pub fn check_header(header: &Header, given_bytes: usize) -> Result<Config, AttachError> {
         let relaxed = Ordering::Relaxed;
         // ORDERING: Acquire, partner: `write_header`.
         if header.magic.load(Ordering::Acquire) != MAGIC {

@@ -508,10 +508,10 @@ impl<'r> LiveTable<'r> {
     }
 
     fn drop_from_sample(&self, priority: Priority) {
-        // ORDERING: AcqRel, partner: `verdict_of_absence` by way of the cell's key: this comes
-        // before the claim that makes the block disappear.
+        // ORDERING: Relaxed: the claim that makes the block disappear comes next and releases it
+        // to `verdict_of_absence`, which read the cell's key or tag.
         self.sample_bytes()
-            .fetch_max(priority.dropping(), Ordering::AcqRel);
+            .fetch_max(priority.dropping(), Ordering::Relaxed);
     }
 
     fn verdict_of_absence(&self, address: u64) -> Removed {

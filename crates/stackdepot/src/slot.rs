@@ -5,6 +5,9 @@
 //! when is decided by the callers: `hold.rs` (references, leases), `evict.rs` (retire),
 //! `publish.rs` (birth). The table of values is in `state.rs`.
 //!
+//! That every change is a read-modify-write also carries the orderings: whoever acquires the word
+//! comes after every release of it before, however many relaxed changes lie between.
+//!
 //! INVARIANT 2: a slot leaves OWNED only by the thread that brought it there.
 //! INVARIANT 3: a LIVE slot becomes OWNED only while it has no references.
 
@@ -66,7 +69,8 @@ impl Slot {
     /// LIVE without references -> OWNED, the start of a retire. `seen` is evictable.
     pub fn claim_evictable(&self, seen: State) -> bool {
         // ORDERING: AcqRel. Acquire, partner: `drop_reference` (Release): what holders did is
-        // over. Release, partner: `add_reference` (Acquire) of who finds OWNED.
+        // over. Release, partner: `state_now` of a reader that finds the node gone: it comes
+        // after the clock at which the node's lease was over (`Ring::still_leased`).
         self.state
             .compare_exchange(seen.0, State::OWNED, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
@@ -118,22 +122,23 @@ impl Slot {
     pub fn bear(&self, length: usize, flags: u64) {
         let delta = State::LIVE + ((length as u64) << State::LENGTH_SHIFT) + flags + State::REF
             - State::OWNED;
-        // ORDERING: AcqRel. Release, partner: `state_now` (Acquire): the data is written.
-        // Acquire keeps the publication that follows behind the birth.
-        self.state.fetch_add(delta, Ordering::AcqRel);
+        // ORDERING: Release, partner: `state_now` (Acquire): the data is written.
+        self.state.fetch_add(delta, Ordering::Release);
     }
 
     /// OWNED -> EXT. The node that names it is not born yet, so nobody looks.
     pub fn bear_ext(&self) {
-        // ORDERING: Release, partner: `free_ext` of whoever retires the node.
+        // ORDERING: Relaxed: the node's `bear` comes after it, in the same thread.
         self.state
-            .fetch_add(State::EXT - State::OWNED, Ordering::Release);
+            .fetch_add(State::EXT - State::OWNED, Ordering::Relaxed);
     }
 
     /// EXT -> FREE, by the owner of its retired node.
     pub fn free_ext(&self) {
-        // ORDERING: Release, partner: `claim_free` (Acquire): the node's raised generation
-        // comes before the next use of these bytes.
+        // ORDERING: Release, partner: `claim_free` (Acquire): what was written here comes before
+        // the next owner's stores. A weaker one is caught by no model: the raised generation is
+        // behind the fence in `raise_generation` anyway, and where a node was given up before its
+        // birth loom never puts two threads' stores to one word in another order than they ran.
         self.state.fetch_sub(State::EXT, Ordering::Release);
     }
 
@@ -145,25 +150,24 @@ impl Slot {
 
     /// OWNED -> WORN: the slot's generations are used up.
     pub fn wear_out(&self) {
-        // ORDERING: Release, partner: `state_now`; nothing follows.
+        // ORDERING: Relaxed: nobody ever uses the slot again.
         self.state
-            .fetch_add(State::WORN - State::OWNED, Ordering::Release);
+            .fetch_add(State::WORN - State::OWNED, Ordering::Relaxed);
     }
 
     /// Adds a reference, whatever is in the slot, and answers what was: the caller looks
-    /// whether it holds what it wanted, and drops the reference if not.
+    /// with `is_still` whether it holds what it wanted, and drops the reference if not.
     pub fn add_reference(&self) -> State {
-        // ORDERING: AcqRel. Acquire, partner: `bear` (Release): a LIVE answer brings the
-        // node's generation and data. Release, partner: `claim_evictable`.
-        State(self.state.fetch_add(State::REF, Ordering::AcqRel))
+        // ORDERING: Relaxed: `is_still` comes next, and its fence(Acquire) makes this an acquire
+        // of `bear` (Release). What is done under the reference is released by dropping it.
+        State(self.state.fetch_add(State::REF, Ordering::Relaxed))
     }
 
     /// Drops a reference and answers what was.
     pub fn drop_reference(&self) -> State {
-        // ORDERING: AcqRel. Release, partner: `claim_evictable` (Acquire): what was done under
-        // the reference is over, also a child's raised generation. Acquire joins the releases
-        // of the other droppers into this one.
-        State(self.state.fetch_sub(State::REF, Ordering::AcqRel))
+        // ORDERING: Release, partner: `claim_evictable` (Acquire): what was done under the
+        // reference is over, also a child's raised generation.
+        State(self.state.fetch_sub(State::REF, Ordering::Release))
     }
 
     /// Marks a held node as the leaf of a saved stack; answers whether it was not one before.
@@ -197,14 +201,14 @@ impl Slot {
 
     /// Replaces the lease stamp of a LIVE node, in one attempt.
     pub fn stamp_lease(&self, seen: State, tick: u32) -> bool {
-        // ORDERING: AcqRel, partner: `claim_evictable`: both change the same word, so exactly
-        // one of "leased" and "retired" happens to this life; the release hands on what the
-        // exchange replaced, the acquire is for the generation check that follows.
+        // ORDERING: Release, partner: `state_now` (Acquire) of an evicter: it reads the clock
+        // no older than the stamp. (`claim_evictable` changes the same word, so exactly one of
+        // "leased" and "retired" happens to this life; `is_still`, which follows, acquires.)
         self.state
             .compare_exchange(
                 seen.0,
                 seen.with_stamp(tick).0,
-                Ordering::AcqRel,
+                Ordering::Release,
                 Ordering::Relaxed,
             )
             .is_ok()

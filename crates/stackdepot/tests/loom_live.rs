@@ -6,10 +6,18 @@
 use loom::sync::Arc;
 use loom::thread;
 use stackdepot::live::{Inserted, LiveBlock, LiveTable, Removed};
-use stackdepot::{SectionMemory, WeakHandle};
+use stackdepot::{SectionError, SectionMemory, WeakHandle};
 
-/// Two header lines, one of tags, and two buckets of four lines.
-const LINES: usize = 11;
+/// Two header lines, one of tags, and two buckets of one line.
+const LINES: usize = 5;
+/// Blocks whose home is the first bucket; each may also be in the second.
+const SMALL: u64 = 16;
+const BIG: u64 = 32;
+const NEWCOMER: u64 = 48;
+/// One whose home is the second bucket.
+const ELSEWHERE: u64 = 256;
+/// What is in the sample longer than any small block.
+const BIG_SIZE: u64 = 1 << 30;
 
 fn table(memory: &SectionMemory) -> LiveTable<'_> {
     LiveTable::of_memory(memory).unwrap()
@@ -89,16 +97,16 @@ fn racing_inserts_take_different_cells() {
 fn block_that_is_pushed_out_while_it_is_freed_goes_to_one_side() {
     model(3, move || {
         // These two fill the two cells; the third may use either.
-        let [small, big, newcomer] = [16, 32, 48];
+        let [small, big, newcomer] = [SMALL, BIG, NEWCOMER];
         let memory = Arc::new(SectionMemory::new(LINES));
         assert_eq!(table(&memory).insert(small, &block(1, 0)), Inserted::Stored);
         assert_eq!(
-            table(&memory).insert(big, &block(2, 1 << 30)),
+            table(&memory).insert(big, &block(2, BIG_SIZE)),
             Inserted::Stored
         );
         let other = {
             let memory = memory.clone();
-            thread::spawn(move || table(&memory).insert(newcomer, &block(3, 1 << 30)))
+            thread::spawn(move || table(&memory).insert(newcomer, &block(3, BIG_SIZE)))
         };
         let removed = table(&memory).remove(small);
         let inserted = other.join().unwrap();
@@ -136,5 +144,170 @@ fn reader_of_a_cell_that_is_reused_sees_a_whole_block_or_none() {
             other.join().unwrap(),
             (Removed::Block(block(1, 8)), Inserted::Stored)
         );
+    });
+}
+
+/// INVARIANT L4: a tag is changed while the cell is its owner's. Otherwise the one who takes the
+/// cell next has a tag that is made of both, and a free of that block does not find it.
+#[test]
+fn block_that_took_the_place_of_a_freed_one_is_found() {
+    model(3, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        assert_eq!(table(&memory).insert(SMALL, &block(1, 8)), Inserted::Stored);
+        assert_eq!(
+            table(&memory).insert(ELSEWHERE, &block(2, BIG_SIZE)),
+            Inserted::Stored
+        );
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || table(&memory).remove(SMALL))
+        };
+        let inserted = table(&memory).insert(NEWCOMER, &block(3, BIG_SIZE));
+        if inserted.is_stored() {
+            assert_eq!(
+                table(&memory).remove(NEWCOMER),
+                Removed::Block(block(3, BIG_SIZE))
+            );
+        }
+        let removed = other.join().unwrap();
+        let pushed_out = inserted.released() == Some(block(1, 8));
+        assert_eq!(removed == Removed::Block(block(1, 8)), !pushed_out);
+    });
+}
+
+#[test]
+fn block_that_pushed_out_another_that_was_coming_is_found() {
+    model(2, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        assert_eq!(
+            table(&memory).insert(ELSEWHERE, &block(2, BIG_SIZE)),
+            Inserted::Stored
+        );
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || table(&memory).insert(SMALL, &block(1, 8)).is_stored())
+        };
+        let inserted = table(&memory).insert(NEWCOMER, &block(3, BIG_SIZE));
+        if inserted.is_stored() {
+            assert_eq!(
+                table(&memory).remove(NEWCOMER),
+                Removed::Block(block(3, BIG_SIZE)),
+                "{inserted:?}"
+            );
+        }
+        let _ = other.join().unwrap();
+    });
+}
+
+/// OVERFLOWN shares its word with tags that others change at the same time.
+#[test]
+fn block_that_found_its_home_full_is_found_elsewhere() {
+    model(3, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        assert_eq!(table(&memory).insert(SMALL, &block(1, 8)), Inserted::Stored);
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || table(&memory).remove(SMALL))
+        };
+        let table = table(&memory);
+        assert_eq!(table.insert(NEWCOMER, &block(3, 8)), Inserted::Stored);
+        assert_eq!(table.remove(NEWCOMER), Removed::Block(block(3, 8)));
+        assert_eq!(other.join().unwrap(), Removed::Block(block(1, 8)));
+        // No tag is left behind: both cells can be used and found again.
+        let both = [(SMALL, block(4, 8)), (BIG, block(5, 8))];
+        for (address, block) in both {
+            assert_eq!(table.insert(address, &block), Inserted::Stored);
+        }
+        for (address, block) in both {
+            assert_eq!(table.remove(address), Removed::Block(block));
+        }
+    });
+}
+
+/// INVARIANT L1, where a program frees twice at once and the key comes back between the look and
+/// the claim (versions have two bits here): each reference leaves the table once.
+#[test]
+fn each_reference_comes_back_once_though_the_same_key_came_back() {
+    model(2, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        assert_eq!(table(&memory).insert(SMALL, &block(1, 8)), Inserted::Stored);
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                let table = table(&memory);
+                let again = |number| {
+                    let removed = table.remove(SMALL);
+                    let inserted = table.insert(SMALL, &block(number, 8));
+                    assert!(inserted.is_stored());
+                    [of_removed(removed), inserted.released()]
+                };
+                [again(2), again(3)]
+            })
+        };
+        let mine = of_removed(table(&memory).remove(SMALL));
+        let theirs = other.join().unwrap();
+        let kept = table(&memory).blocks().map(|(_, block)| block);
+        let all = theirs
+            .into_iter()
+            .flatten()
+            .chain([mine])
+            .flatten()
+            .chain(kept);
+        let mut numbers: Vec<u32> = all.map(|block| block.thread).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [1, 2, 3]);
+    });
+}
+
+fn of_removed(removed: Removed) -> Option<LiveBlock> {
+    match removed {
+        Removed::Block(block) => Some(block),
+        Removed::Unsampled | Removed::Unknown => None,
+    }
+}
+
+/// INVARIANT L3, where the cell of the weakest block holds a stronger one under the same key by
+/// the time it is claimed. (One switch, in the right place, is all that this takes.)
+#[test]
+fn block_of_the_sample_is_not_pushed_out_in_the_place_of_a_weaker_one() {
+    model(1, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        assert_eq!(table(&memory).insert(SMALL, &block(1, 8)), Inserted::Stored);
+        assert_eq!(
+            table(&memory).insert(ELSEWHERE, &block(2, BIG_SIZE)),
+            Inserted::Stored
+        );
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                let table = table(&memory);
+                for _ in 0..2 {
+                    let _ = table.remove(SMALL);
+                    let _ = table.insert(SMALL, &block(1, BIG_SIZE));
+                }
+            })
+        };
+        let table = table(&memory);
+        let inserted = table.insert(NEWCOMER, &block(3, BIG_SIZE));
+        if let Inserted::PushedOut(old) = inserted {
+            let address = if old.thread == 1 { SMALL } else { ELSEWHERE };
+            assert!(!table.sampling().contains(address, old.size), "{old:?}");
+        }
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn who_sees_the_magic_sees_the_header() {
+    model(3, || {
+        let memory = Arc::new(SectionMemory::new(LINES));
+        let maker = {
+            let memory = memory.clone();
+            thread::spawn(move || LiveTable::create_in(&memory).map(drop))
+        };
+        if let Err(error) = LiveTable::attach_in(&memory) {
+            assert_eq!(error, SectionError::Foreign { what: "live table" });
+        }
+        maker.join().unwrap().unwrap();
     });
 }

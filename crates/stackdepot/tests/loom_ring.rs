@@ -6,7 +6,7 @@
 use loom::sync::Arc;
 use loom::thread;
 use stackdepot::ring::{Event, EventKind, Pushed, Ring, RingConfig};
-use stackdepot::{Config, Depot, Memory, SectionMemory};
+use stackdepot::{Config, Depot, Memory, SectionError, SectionMemory};
 
 /// What the threads of a model share.
 struct Shared {
@@ -185,5 +185,22 @@ fn stack_of_an_event_that_is_still_leased_is_there() {
             "evicted while leased"
         );
         drop(evicter.join().unwrap());
+    });
+}
+
+#[test]
+fn who_sees_the_magic_sees_the_header() {
+    model(3, || {
+        let config = RingConfig::new(1);
+        let memory = Arc::new(SectionMemory::new(config.model_line_count()));
+        let maker = {
+            let memory = memory.clone();
+            thread::spawn(move || Ring::create_in(&memory, &config).map(drop))
+        };
+        match Ring::attach_in(&memory) {
+            Ok(ring) => assert_eq!(ring.config(), config),
+            Err(error) => assert_eq!(error, SectionError::Foreign { what: "ring" }),
+        }
+        maker.join().unwrap().unwrap();
     });
 }

@@ -1,16 +1,32 @@
 //! Making a live table in memory and viewing one that is there.
 
 #[cfg(not(loom))]
-use super::{LEAST_BUCKETS, MOST_BUCKETS, image, line_count};
-use super::{LiveTable, buckets_in};
+use super::MOST_BUCKETS;
+use super::{LEAST_BUCKETS, LiveTable, buckets_in, image, line_count};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
-use crate::section::SectionError;
-#[cfg(not(loom))]
-use crate::section::{LINE_BYTES, WordLine};
-#[cfg(not(loom))]
+use crate::section::{LINE_BYTES, SectionError, WordLine};
 use crate::sync::Ordering;
 use core::num::NonZeroU64;
+
+/// Views lines that a table was made in before.
+fn checked(lines: &[WordLine]) -> Result<LiveTable<'_>, SectionError> {
+    let given_bytes = (lines.len() * LINE_BYTES) as u64;
+    let short = SectionError::TooShort {
+        given_bytes,
+        needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64,
+    };
+    let WordLine(header) = lines.first().ok_or(short)?;
+    // ORDERING: Acquire, partner: `write_header`.
+    let magic = header[0].load(Ordering::Acquire);
+    let word = |index: usize| {
+        header
+            .get(index)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
+    };
+    let bucket_count = image::checked_bucket_count(magic, word, given_bytes)?;
+    LiveTable::view(lines, bucket_count).ok_or(short)
+}
 
 #[cfg(not(loom))]
 #[expect(
@@ -66,22 +82,7 @@ mod real {
             bytes: usize,
         ) -> Result<LiveTable<'r>, SectionError> {
             // SAFETY: the caller's promise, passed on.
-            let lines = unsafe { lines_at(base, bytes) }?;
-            let short = SectionError::TooShort {
-                given_bytes: bytes as u64,
-                needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64,
-            };
-            let header = lines.first().ok_or(short)?;
-            // ORDERING: Acquire, partner: `write_header`.
-            let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| {
-                header
-                    .0
-                    .get(index)
-                    .map_or(0, |word| word.load(Ordering::Relaxed))
-            };
-            let bucket_count = image::checked_bucket_count(magic, word, bytes as u64)?;
-            LiveTable::view(lines, bucket_count).ok_or(short)
+            checked(unsafe { lines_at(base, bytes) }?)
         }
     }
 
@@ -108,7 +109,23 @@ mod real {
 
 #[cfg(loom)]
 impl<'r> LiveTable<'r> {
-    /// A table over loom's boxes.
+    /// Makes a table over loom's boxes.
+    pub fn create_in(
+        memory: &'r crate::section::SectionMemory,
+    ) -> Result<LiveTable<'r>, SectionError> {
+        let table = LiveTable::of_memory(memory)?;
+        table.write_header();
+        Ok(table)
+    }
+
+    /// Views a table that was made before.
+    pub fn attach_in(
+        memory: &'r crate::section::SectionMemory,
+    ) -> Result<LiveTable<'r>, SectionError> {
+        checked(memory.lines())
+    }
+
+    /// The same without a look at the header: nothing is ordered by it.
     pub fn of_memory(
         memory: &'r crate::section::SectionMemory,
     ) -> Result<LiveTable<'r>, SectionError> {
@@ -118,8 +135,6 @@ impl<'r> LiveTable<'r> {
             needed_bytes: 0,
         };
         let bucket_count = NonZeroU64::new(buckets_in(lines.len() as u64)).ok_or(short)?;
-        let table = LiveTable::view(lines, bucket_count).ok_or(short)?;
-        table.write_header();
-        Ok(table)
+        LiveTable::view(lines, bucket_count).ok_or(short)
     }
 }

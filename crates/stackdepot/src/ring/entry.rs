@@ -22,7 +22,11 @@ pub(super) const DONE: u64 = 1;
 const FILLING: u64 = 2;
 
 /// EMPTY or DONE of an earlier place -> FILLING -> DONE; false when lapped.
-pub(super) fn write_entry(entry: &WordLine, number: u64, words: [u64; EVENT_WORDS]) -> bool {
+pub(super) fn write_entry<const WORDS: usize>(
+    entry: &WordLine,
+    number: u64,
+    words: [u64; WORDS],
+) -> bool {
     let [sequence, data @ ..] = &entry.0;
     let seen = sequence.load(Ordering::Relaxed);
     let is_free = match seen & STATE_MASK {
@@ -57,22 +61,27 @@ pub(super) fn write_entry(entry: &WordLine, number: u64, words: [u64; EVENT_WORD
 
 /// The event of that very place, unless it is not there (yet or any more).
 pub(super) fn read_entry(entry: &WordLine, number: u64) -> Option<Event> {
+    Event::from_words(read_words::<EVENT_WORDS>(entry, number)?)
+}
+
+/// The first words of that very place. (Models take fewer than an event has.)
+pub(super) fn read_words<const WORDS: usize>(
+    entry: &WordLine,
+    number: u64,
+) -> Option<[u64; WORDS]> {
     let [sequence, data @ ..] = &entry.0;
     let done = number << 2 | DONE;
     // ORDERING: Acquire, partner: the Release store in `write_entry`.
     if sequence.load(Ordering::Acquire) != done {
         return None;
     }
-    let mut words = [0; EVENT_WORDS];
+    let mut words = [0; WORDS];
     for (word, place) in words.iter_mut().zip(data) {
         *word = place.load(Ordering::Relaxed);
     }
     // ORDERING: Acquire, partner: the Release fence in `write_entry`.
     fence(Ordering::Acquire);
-    if sequence.load(Ordering::Relaxed) != done {
-        return None;
-    }
-    Event::from_words(words)
+    (sequence.load(Ordering::Relaxed) == done).then_some(words)
 }
 
 /// Empties the entry if its writer died in it; nobody else may be using the ring.

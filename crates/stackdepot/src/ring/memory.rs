@@ -1,15 +1,29 @@
 //! Making a ring in memory and viewing one that is there.
 
-use super::{Ring, RingConfig};
 #[cfg(not(loom))]
-use super::{image, ring_bytes};
+use super::ring_bytes;
+use super::{Ring, RingConfig, image};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
-use crate::section::SectionError;
-#[cfg(not(loom))]
-use crate::section::{LINE_BYTES, WordLine};
-#[cfg(not(loom))]
+use crate::section::{LINE_BYTES, SectionError, WordLine};
 use crate::sync::Ordering;
+
+/// Views lines that a ring was made in before.
+fn checked(lines: &[WordLine]) -> Result<Ring<'_>, SectionError> {
+    let WordLine(header) = lines.first().ok_or(SectionError::TooShort {
+        given_bytes: 0,
+        needed_bytes: LINE_BYTES as u64,
+    })?;
+    // ORDERING: Acquire, partner: `write_header`.
+    let magic = header[0].load(Ordering::Acquire);
+    let word = |index: usize| {
+        header
+            .get(index)
+            .map_or(0, |word| word.load(Ordering::Relaxed))
+    };
+    let config = image::checked_config(magic, word)?;
+    Ring::view(lines, &config)
+}
 
 #[cfg(not(loom))]
 #[expect(
@@ -66,21 +80,7 @@ mod real {
         /// What is wrong with the memory.
         pub unsafe fn attach(base: NonNull<u8>, bytes: usize) -> Result<Ring<'r>, SectionError> {
             // SAFETY: the caller's promise, passed on.
-            let lines = unsafe { lines_at(base, bytes) }?;
-            let header = lines.first().ok_or(SectionError::TooShort {
-                given_bytes: bytes as u64,
-                needed_bytes: LINE_BYTES as u64,
-            })?;
-            // ORDERING: Acquire, partner: `write_header`.
-            let magic = header.0[0].load(Ordering::Acquire);
-            let word = |index: usize| {
-                header
-                    .0
-                    .get(index)
-                    .map_or(0, |word| word.load(Ordering::Relaxed))
-            };
-            let config = image::checked_config(magic, word)?;
-            Ring::view(lines, &config)
+            checked(unsafe { lines_at(base, bytes) }?)
         }
     }
 
@@ -97,12 +97,25 @@ mod real {
 
 #[cfg(loom)]
 impl<'r> Ring<'r> {
-    /// A ring over loom's boxes.
-    pub fn of_memory(
+    /// Makes a ring over loom's boxes.
+    pub fn create_in(
         memory: &'r crate::section::SectionMemory,
         config: &RingConfig,
     ) -> Result<Ring<'r>, SectionError> {
         Ring::write_header(memory.lines(), config);
+        Ring::of_memory(memory, config)
+    }
+
+    /// Views a ring that was made before.
+    pub fn attach_in(memory: &'r crate::section::SectionMemory) -> Result<Ring<'r>, SectionError> {
+        checked(memory.lines())
+    }
+
+    /// The same without a look at the header: nothing is ordered by it.
+    pub fn of_memory(
+        memory: &'r crate::section::SectionMemory,
+        config: &RingConfig,
+    ) -> Result<Ring<'r>, SectionError> {
         Ring::view(memory.lines(), config)
     }
 }

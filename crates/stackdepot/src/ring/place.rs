@@ -26,7 +26,7 @@ pub(crate) const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
 
 /// Words of a shard's line.
 pub(crate) const CURSOR: usize = 0;
-const CHUNK_SIZE: usize = 1;
+pub(crate) const CHUNK_SIZE: usize = 1;
 const CHUNK_START: usize = 2;
 pub(crate) const WASTED: usize = 3;
 pub(crate) const LAPPED: usize = 4;
@@ -136,9 +136,9 @@ impl Places<'_> {
     }
 
     fn take_from(&self, shard: &WordLine) -> (u64, u32) {
-        // ORDERING: AcqRel, partner: the swap in `bring_next`: whoever takes a place of a chunk
-        // comes after its claim on the head.
-        let seen = Cursor(shard.0[CURSOR].fetch_add(1, Ordering::AcqRel));
+        // ORDERING: Acquire, partner: the swap in `bring_next`: whoever takes a place of a chunk
+        // comes after its claim on the head, and so after the clock moves that this saw.
+        let seen = Cursor(shard.0[CURSOR].fetch_add(1, Ordering::Acquire));
         match seen.place() {
             Some(number) if !self.is_aged(number) => (number, 0),
             Some(_) => self.bring_next(shard, true),
@@ -159,8 +159,9 @@ impl Places<'_> {
         let size = self.next_size(shard, aged);
         let (first, ticks) = self.claim(size);
         let next = Cursor::chunk(first.wrapping_add(size - 1), size - 1);
-        // ORDERING: AcqRel, partner: the fetch_add in `take_from`.
-        let old = Cursor(shard.0[CURSOR].swap(next.0, Ordering::AcqRel));
+        // ORDERING: Release, partner: the fetch_add in `take_from`. Of the old cursor only the
+        // number counts.
+        let old = Cursor(shard.0[CURSOR].swap(next.0, Ordering::Release));
         let wasted = old.left() + u64::from(aged);
         if wasted != 0 {
             shard.0[WASTED].fetch_add(wasted, Ordering::Relaxed);

@@ -1,0 +1,101 @@
+//! Loom models of a publication without the claims and the births around it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "models stop where they fail"
+)]
+
+use super::{NewNode, Publication};
+use crate::config::Config;
+use crate::error::SaveError;
+use crate::evict::Wanted;
+use crate::frame::WindowTable;
+use crate::index::Entry;
+use crate::layout::{Memory, Region};
+use crate::slot::NodeData;
+use crate::sync::Ordering;
+use loom::sync::Arc;
+use loom::thread;
+
+const RUN: [u64; 2] = [3, 4];
+/// The slot of a stack that has nothing to do with it.
+const UNRELATED: u32 = 3;
+
+fn new_node() -> NewNode {
+    NewNode {
+        parent: 0,
+        hash: 0,
+        run: RUN,
+        length: 2,
+        is_cut: false,
+    }
+}
+
+/// Gives birth to a node that is not yet published.
+fn make(region: Region<'_>, number: u32) {
+    assert!(region.try_claim(number, Wanted::Free));
+    let encoded = WindowTable::of(region.header).encode(&RUN);
+    let slot = region.slot(number).unwrap();
+    slot.write_node(&NodeData {
+        parent: 0,
+        hash: 0,
+        windows: encoded.windows.unwrap(),
+        lows: encoded.lows,
+    });
+    slot.bear(2, 0);
+}
+
+fn publish(region: Region<'_>, number: u32) -> Result<u32, SaveError> {
+    let publication = Publication {
+        region: &region,
+        node: &new_node(),
+        pair: region.pair(0).unwrap(),
+        entry: Entry::new(0, number),
+    };
+    publication.run()
+}
+
+fn check(preemption_bound: usize, model: impl Fn(Arc<Memory>) + Send + Sync + 'static) {
+    let config = Config {
+        references: true,
+        ..Config::new(0)
+    };
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemption_bound);
+    builder.check(move || model(Arc::new(Memory::new(3, &config))));
+}
+
+fn assert_stored_once(memory: &Memory, answers: [Result<u32, SaveError>; 2]) {
+    assert_ne!(answers, [Ok(1), Ok(2)], "stored twice");
+    let region = memory.region();
+    let cells = region.pair(0).unwrap().cells();
+    let committed = cells.filter(|cell| {
+        let entry = Entry(cell.load(Ordering::Relaxed));
+        !entry.is_empty() && !entry.is_tentative() && entry.slot() != UNRELATED
+    });
+    let stored = answers.iter().flatten().count();
+    assert_eq!(committed.count(), stored.min(1), "{answers:?}");
+}
+
+/// One of them frees the cell before the one that the other takes, and takes it: each may look
+/// at the other's cell too early, and only the fence decides.
+#[test]
+fn of_two_publications_one_sees_the_other_though_a_cell_before_it_becomes_free() {
+    check(3, |memory| {
+        let region = memory.region();
+        let pair = region.pair(0).unwrap();
+        pair.first.cells[0].store(Entry::new(!0, UNRELATED).0, Ordering::Relaxed);
+        make(region, 1);
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                let region = memory.region();
+                make(region, 2);
+                publish(region, 2)
+            })
+        };
+        pair.unlink(UNRELATED);
+        let mine = publish(region, 1);
+        assert_stored_once(&memory, [mine, other.join().unwrap()]);
+    });
+}
