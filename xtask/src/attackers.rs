@@ -7,7 +7,7 @@
 use crate::fuzz::Fuzzer;
 use crate::house::House;
 use crate::sanitize::Sanitizer;
-use crate::{Answer, attack, child, fork_storm, hostile, linear};
+use crate::{Answer, attack, child, fork_storm, hostile, linear, models};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
@@ -165,6 +165,7 @@ impl Scratch {
             ("fault", _) => attack::fault_tests(&self.house),
             ("fork_storm", _) => fork_storm::tests(&self.house),
             ("linear", _) => linear::tests(&self.house),
+            ("loom_core" | "loom_live" | "loom_ring", _) => models::attacker(&self.house, attacker),
             ("collide" | "overload" | "wrap" | "thrift", _) => {
                 hostile::tests(&self.house, &format!("{attacker}::"))
             }

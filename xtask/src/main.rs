@@ -37,7 +37,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
   bars [N...]                      the acceptance bars that a machine can check (default: all)
   loom [FILTER]                    the models of the core, on a copy with loom's search mended
-  ordering-mutants [--sample N] [--within SECONDS] [--again]
+  ordering-mutants [--sample N] [--part I/N] [--within SECONDS] [--again]
                                    each ordering of the core weakened, against the models
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)
   every-instruction [--sample N]   a handler and a kill between any two instructions, or one in N

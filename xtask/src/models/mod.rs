@@ -3,22 +3,28 @@
 //! Both build a copy of the core in the build folder against loom with its search mended
 //! (`scratch.rs`), and run each model in a process of its own, two at a time (`runner.rs`).
 //! The mutants (`mutants.rs`) are all in one build: every ordering of the core becomes a call
-//! that weakens it when the environment says so (`sites.rs`).
+//! that weakens it when the environment says so (`sites.rs`); what no model catches is explained
+//! (`survivors.rs`).
 
 mod mutants;
 mod runner;
 mod scratch;
 mod sites;
+mod survivors;
 
 use crate::Answer;
 use crate::house::House;
 use runner::Model;
 use scratch::Scratch;
 pub use scratch::rust_files;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Longest time for one model; the whole suite is meant to take four minutes.
 const MODEL_LIMIT: Duration = Duration::from_secs(600);
+
+/// Seconds after which an attacker's model is left unfinished.
+const ATTACKER_SECONDS: &str = "10";
 
 /// Runs every model, or those whose name contains `FILTER`.
 pub fn loom(house: &House, arguments: &[String]) -> Answer<bool> {
@@ -62,4 +68,20 @@ pub fn loom(house: &House, arguments: &[String]) -> Answer<bool> {
 /// Runs the models against every weakened ordering; see `mutants.rs`.
 pub fn ordering_mutants(house: &House, arguments: &[String]) -> Answer<bool> {
     mutants::run(house, arguments)
+}
+
+/// The models of one program as an attacker of planted bugs: `loom_core` (the protocols step by
+/// step), `loom_ring`, `loom_live`. With loom as it is published, each for some seconds.
+pub fn attacker(house: &House, attacker: &str) -> Command {
+    let mut cargo = house.cargo();
+    cargo.args(["test", "--release", "--quiet", "--package", "stackdepot"]);
+    match attacker {
+        "loom_core" => cargo.args(["--lib", "--", "models::"]),
+        program => cargo.args(["--test", program, "--"]),
+    };
+    cargo
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("LOOM_MAX_DURATION", ATTACKER_SECONDS)
+        .env("CARGO_TARGET_DIR", house.target.join("loom"));
+    cargo
 }

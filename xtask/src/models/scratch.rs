@@ -115,14 +115,8 @@ impl Scratch {
             .current_dir(&self.root)
             .args(["test", "--release", "--package", "stackdepot", "--no-run"])
             .args(["--message-format", "json"])
-            .args([
-                "--test",
-                "loom",
-                "--test",
-                "loom_ring",
-                "--test",
-                "loom_live",
-            ])
+            .args(["--lib", "--test", "loom", "--test", "loom_ring"])
+            .args(["--test", "loom_live"])
             .env("RUSTFLAGS", "--cfg loom")
             .env("CARGO_TARGET_DIR", &self.build);
         let built = child::must(&mut cargo)?;
@@ -130,8 +124,7 @@ impl Scratch {
         for line in String::from_utf8_lossy(&built.stdout).lines() {
             let message: serde_json::Value =
                 serde_json::from_str(line).map_err(|error| format!("cargo's JSON: {error}"))?;
-            let is_model = message["target"]["kind"][0] == "test";
-            if let (true, Some(program)) = (is_model, message["executable"].as_str()) {
+            if let Some(program) = message["executable"].as_str() {
                 programs.push(PathBuf::from(program));
             }
         }
