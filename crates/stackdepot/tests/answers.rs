@@ -346,6 +346,32 @@ fn each_status_is_told_from_the_word_alone() {
         .collect();
     assert_eq!(statuses.len(), 7, "two values without a meaning");
     assert_eq!(State(State::OWNED).status(), Status::Owned);
-    let slot = SlotImage::parse(&[0; 64]);
-    assert!(!slot.is_node() && slot.ext_slot().is_none());
+    // FREE with a length, LIVE with one that no node has, and a node.
+    for (state, is_node) in [
+        (5 << 4, false),
+        (2, false),
+        (11 << 4 | 2, false),
+        (10 << 4 | 2, true),
+    ] {
+        let mut bytes = [0; 64];
+        bytes[..8].copy_from_slice(&u64::to_le_bytes(state));
+        let slot = SlotImage::parse(&bytes);
+        assert_eq!(
+            (slot.is_node(), slot.ext_slot()),
+            (is_node, None),
+            "{state:#x}"
+        );
+    }
+}
+
+#[test]
+fn a_stack_that_is_saved_again_and_again_is_not_evicted() {
+    let mut memory = vec![Line::ZERO; LINES];
+    let depot = Depot::new(&mut memory, &Config::new(LINES * 64)).unwrap();
+    let hot = depot.save(&[0x1000]).unwrap();
+    for cold in 0..2000 {
+        depot.save(&[0x2000 + cold]).unwrap();
+        assert_eq!(depot.save(&[0x1000]), Ok(hot), "evicted by {cold}");
+    }
+    assert!(depot.stats().evicted_stacks > 1900);
 }
