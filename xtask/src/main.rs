@@ -10,16 +10,19 @@ mod attackers;
 mod bars;
 mod check;
 mod child;
+mod coverage;
 mod fork_storm;
 mod fuzz;
 mod hostile;
 mod house;
 mod linear;
 mod models;
+mod mutants;
 mod overhead;
 mod redis;
 mod sanitize;
 mod test;
+mod tools;
 mod workloads;
 
 use house::House;
@@ -46,6 +49,9 @@ const USAGE: &str = "usage: cargo xtask TASK
   fuzz [--smoke | --seconds N] [TARGET...]
                                    damaged files, corpora, regions, and the depot's twin (60 s each)
   attackers [--sample N] [BUG...]  plants bugs in a copy and shows each attacker find its own
+  coverage                         lines of the core that its tests run, file by file
+  mutants [--within SECONDS] [--sample N] [FILE]
+                                   small changes of the core, against a quick choice of its tests
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
 fn main() -> ExitCode {
@@ -80,6 +86,8 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("ordering-mutants") => models::ordering_mutants(&house, rest),
         Some("fuzz") => fuzz::run(&house, rest),
         Some("attackers") => attackers::run(&house, rest),
+        Some("coverage") => coverage::run(&house, rest),
+        Some("mutants") => mutants::run(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {
             println!("{USAGE}");

@@ -205,6 +205,13 @@ mod tests {
     }
 
     #[test]
+    fn slot_numbers_take_as_many_bits_as_they_need() {
+        for (slot_count, bits) in [(3, 2), (4, 3), (1600, 11), (MOST_SLOTS, 26)] {
+            assert_eq!(Geometry::of_slots(slot_count, 0).slot_bits(), bits);
+        }
+    }
+
+    #[test]
     fn absurd_numbers_are_refused_with_limit_and_value() {
         let error = Config::new(100).geometry().unwrap_err();
         assert!(matches!(

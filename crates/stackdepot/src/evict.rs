@@ -153,3 +153,79 @@ impl Region<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::depot::Depot;
+    use crate::error::{HoldError, SaveError};
+    use crate::layout::Line;
+
+    fn config() -> Config {
+        Config {
+            references: true,
+            payload_words: 1,
+            ..Config::new(2048)
+        }
+    }
+
+    /// Makes every cell of the index lead to that slot.
+    fn crowd(depot: &Depot<'_>, number: u32) {
+        let empty = |cell: &&AtomicU64| cell.load(Ordering::Relaxed) == 0;
+        let cells = depot.region.buckets.iter().flat_map(|bucket| &bucket.cells);
+        for cell in cells.filter(empty) {
+            cell.store(Entry::new(0, number).0, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn full_buckets_give_up_what_nobody_holds_and_nothing_else() {
+        let mut memory = [Line::ZERO; 32];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        assert_eq!(depot.region.geometry.bucket_count, 2);
+        let held = depot.save_acquire(&[0x1000]).unwrap();
+        crowd(&depot, held.weak.slot());
+        assert_eq!(depot.save(&[0x2000]), Err(SaveError::Crowded));
+        assert_eq!(depot.fetch(held.weak, &mut [0; 4]).unwrap().frame_count, 1);
+        let stats = depot.stats();
+        assert_eq!((stats.crowded, stats.crowd_evicted), (1, 0));
+        assert_eq!(stats.undone_nodes, 1, "the node that found no place");
+
+        depot.put(held.handle);
+        let saved = depot.save(&[0x2000]).unwrap();
+        assert_eq!(depot.stats().crowd_evicted, 1);
+        assert_eq!(depot.acquire(held.weak), Err(HoldError::Evicted));
+        assert_eq!(depot.fetch(saved, &mut [0; 4]).unwrap().frame_count, 1);
+    }
+
+    #[test]
+    fn tentative_entries_of_full_buckets_are_left_to_their_owners() {
+        let mut memory = [Line::ZERO; 32];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let saved = depot.save(&[0x1000]).unwrap();
+        crowd(&depot, saved.slot());
+        for cell in depot.region.buckets.iter().flat_map(|bucket| &bucket.cells) {
+            let entry = Entry(cell.load(Ordering::Relaxed)).tentative();
+            cell.store(entry.0, Ordering::Relaxed);
+        }
+        assert_eq!(depot.save(&[0x2000]), Err(SaveError::Crowded));
+        assert_eq!(depot.stats().crowd_evicted, 0);
+        assert!(depot.payload(saved).is_ok());
+    }
+
+    #[test]
+    fn a_dying_stack_adds_its_payload_to_the_totals_and_leaves_zeros() {
+        let mut memory = [Line::ZERO; 32];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        for number in 1..=100 {
+            let held = depot.save_acquire(&[number]).unwrap();
+            assert_eq!(depot.payload(held.weak), Ok([0; 4]));
+            depot.put_with_payload(held.handle, 0, &[number, 7]);
+        }
+        let stored: u64 = depot.walk().map(|walked| walked.payload[0]).sum();
+        let evicted = depot.stats().evicted_payload;
+        assert!(evicted[0] > 0);
+        assert_eq!((stored + evicted[0], evicted[1]), (5050, 0));
+    }
+}

@@ -218,3 +218,127 @@ impl<'r> Region<'r> {
 fn is_stamped(state: State, now: Tick) -> bool {
     state.has(State::LEASED) && state.stamp() == now.0
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::depot::Depot;
+    use crate::error::SaveError;
+    use crate::layout::Line;
+    use crate::sync::Ordering;
+
+    fn all_on() -> Config {
+        Config {
+            references: true,
+            lease_ticks: 2,
+            payload_words: 1,
+            ..Config::new(4096)
+        }
+    }
+
+    /// The slot of a stack: a test may do to its state what takes others months.
+    fn slot<'d>(depot: &'d Depot<'_>, weak: WeakHandle) -> Option<&'d Slot> {
+        depot.region.slot(weak.slot())
+    }
+
+    #[test]
+    fn a_stack_with_as_many_references_as_can_be_counted_refuses_one_more() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let frames = [0x1000; 3];
+        let held = depot.save_acquire(&frames).unwrap();
+        let most = (State::REF_LIMIT - 2) * State::REF;
+        slot(&depot, held.weak)
+            .unwrap()
+            .state
+            .fetch_add(most, Ordering::Relaxed);
+        assert!(depot.acquire(held.weak).is_ok(), "the last one");
+        for round in 1..4 {
+            assert_eq!(depot.acquire(held.weak), Err(HoldError::Saturated));
+            assert_eq!(
+                depot.save_acquire(&frames).err(),
+                Some(SaveError::Saturated)
+            );
+            assert_eq!(depot.stats().saturated, 2 * round);
+        }
+        let now = slot(&depot, held.weak).unwrap().state_now();
+        assert_eq!(
+            now.references(),
+            State::REF_LIMIT,
+            "a refusal left a reference"
+        );
+        depot.put(held.handle);
+        assert!(depot.acquire(held.weak).is_ok());
+    }
+
+    #[test]
+    fn a_parent_with_as_many_children_as_can_be_counted_refuses_one_more() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let mut frames = [0x1000; 11];
+        let parent = depot.save_acquire(&frames[1..]).unwrap();
+        let most = (State::REF_LIMIT - 1) * State::REF;
+        slot(&depot, parent.weak)
+            .unwrap()
+            .state
+            .fetch_add(most, Ordering::Relaxed);
+        let before = depot.stats();
+        frames[0] = 0x2000;
+        assert!(depot.save(&frames).is_err());
+        assert_eq!(depot.stats().new_stacks, before.new_stacks);
+        let now = slot(&depot, parent.weak).unwrap().state_now();
+        assert_eq!(now.references(), State::REF_LIMIT);
+    }
+
+    #[test]
+    fn a_stale_handle_neither_puts_nor_adds() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let held = depot.save_acquire(&[0x1000]).unwrap();
+        let stale = depot.handle_of(WeakHandle::new(
+            held.weak.slot(),
+            held.weak.generation() + 1,
+        ));
+        depot.put_with_payload(stale, 0, &[5]);
+        depot.put(stale);
+        depot.add_payload(stale, 0, 5);
+        depot.add_payload_words(stale, 0, &[5]);
+        assert_eq!(depot.stats().stale_puts, 2);
+        assert_eq!(depot.payload(held.weak), Ok([0; 4]));
+        depot.add_payload_words(held.handle, 0, &[5]);
+        depot.put_with_payload(held.handle, 0, &[6]);
+        assert_eq!(depot.payload(held.weak), Ok([11, 0, 0, 0]));
+        depot.put(held.handle);
+        assert_eq!(depot.stats().stale_puts, 3, "a put without a reference");
+    }
+
+    #[test]
+    fn holds_that_are_switched_off_are_refused() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &Config::new(4096)).unwrap();
+        let weak = depot.save(&[0x1000]).unwrap();
+        let disabled = Some(SaveError::Disabled);
+        assert_eq!(depot.save_acquire(&[0x1000]).err(), disabled);
+        assert_eq!(depot.save_lease(&[0x1000]).err(), disabled);
+        assert_eq!(depot.save_acquire_lease(&[0x1000]).err(), disabled);
+        assert_eq!(depot.acquire(weak).err(), Some(HoldError::Disabled));
+        assert_eq!(depot.renew(weak).err(), Some(HoldError::Disabled));
+    }
+
+    #[test]
+    fn a_lease_that_others_keep_changing_or_whose_slot_is_gone_is_refused() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let weak = depot.save(&[0x1000]).unwrap();
+        assert_eq!(depot.renew(weak), Ok(depot.now()));
+        let slot = slot(&depot, weak).unwrap();
+        let stale = State(slot.state_now().0 & !State::STATUS_MASK);
+        depot.advance(1);
+        let refused = depot.region.lease(slot, weak.generation(), stale);
+        assert_eq!(refused, Err(HoldError::Evicted));
+        let next = weak.generation() + 1;
+        let refused = depot.region.lease(slot, next, slot.state_now());
+        assert_eq!(refused, Err(HoldError::Evicted), "another life was stamped");
+    }
+}

@@ -238,6 +238,47 @@ mod tests {
     }
 
     #[test]
+    fn mixing_sets_each_bit_for_half_of_the_hashes() {
+        let mut set_counts = [0u32; 32];
+        for mixed in (0..4096u32).map(mix) {
+            for (bit, count) in set_counts.iter_mut().enumerate() {
+                *count += mixed >> bit & 1;
+            }
+        }
+        let is_even = |count: &u32| (1850..2250).contains(count);
+        assert!(set_counts.iter().all(is_even), "{set_counts:?}");
+    }
+
+    #[test]
+    fn a_new_entry_goes_to_the_first_bucket_until_it_fills_then_to_the_emptier_one() {
+        let bucket = |used: usize| Bucket {
+            cells: core::array::from_fn(|cell| AtomicU64::new(u64::from(cell < used))),
+        };
+        for (used, other, is_first) in [
+            (0, 0, true),
+            (FIRST_FILL - 1, 0, true),
+            (FIRST_FILL, FIRST_FILL - 1, false),
+            (FIRST_FILL, FIRST_FILL, true),
+            (BUCKET_CELLS, BUCKET_CELLS - 1, false),
+        ] {
+            let (first, second) = (bucket(used), bucket(other));
+            let pair = Pair {
+                first: &first,
+                second: &second,
+            };
+            let cell = pair.free_cell(0).unwrap();
+            let is_in_first = first.cells.iter().any(|other| core::ptr::eq(other, cell));
+            assert_eq!(is_in_first, is_first, "{used} {other}");
+        }
+        let (first, second) = (bucket(BUCKET_CELLS), bucket(BUCKET_CELLS));
+        let full = Pair {
+            first: &first,
+            second: &second,
+        };
+        assert!(full.free_cell(0).is_none());
+    }
+
+    #[test]
     fn an_entry_keeps_fingerprint_slot_and_tentative_bit_apart() {
         for (hash, slot) in [
             (0, 1),

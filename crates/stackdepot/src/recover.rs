@@ -284,3 +284,186 @@ fn settle(new: &AtomicU64, evicted: &AtomicU64, gauge: u64) {
     set(new, get(new).max(get(evicted).saturating_add(gauge)));
     set(evicted, get(new).saturating_sub(gauge));
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::depot::Depot;
+    use crate::layout::Line;
+
+    const MAX_FRAMES: u32 = 30;
+
+    fn config() -> Config {
+        Config {
+            references: true,
+            payload_words: 1,
+            max_frames: MAX_FRAMES,
+            ..Config::new(4096)
+        }
+    }
+
+    /// Three nodes: a run of five, below two full ones.
+    fn deep() -> [u64; 25] {
+        core::array::from_fn(|position| 0x1000 + position as u64)
+    }
+
+    /// The nodes of a stack, leaf first.
+    fn chain(depot: &Depot<'_>, leaf: WeakHandle) -> [u32; 3] {
+        let mut number = leaf.slot();
+        core::array::from_fn(|_| {
+            let this = number;
+            let link = depot.region.slot(this).map_or(0, |slot| get(&slot.link));
+            number = link as u32;
+            this
+        })
+    }
+
+    fn unlink(depot: &Depot<'_>, number: u32) {
+        let cells = depot.region.buckets.iter().flat_map(|bucket| &bucket.cells);
+        for cell in cells.filter(|cell| Entry(get(cell)).slot() == number) {
+            set(cell, 0);
+        }
+    }
+
+    fn counted(recovered: Recovered) -> [u64; 3] {
+        let Recovered {
+            kept_nodes,
+            dropped_entries,
+            freed_slots,
+            ..
+        } = recovered;
+        [kept_nodes, dropped_entries, freed_slots]
+    }
+
+    #[test]
+    fn a_node_lives_on_only_with_every_ancestor() {
+        for (lost, kept) in [(0, 2), (1, 1), (2, 0)] {
+            let mut memory = [Line::ZERO; 64];
+            let depot = Depot::new(&mut memory, &config()).unwrap();
+            let weak = depot.save(&deep()).unwrap();
+            let chain = chain(&depot, weak);
+            assert_eq!(counted(depot.region.recover([])), [3, 0, 0]);
+            assert!(depot.fetch(weak, &mut [0; 32]).is_ok());
+            unlink(&depot, chain[lost]);
+            assert_eq!(counted(depot.region.recover([])), [kept, 0, 3 - kept]);
+            assert!(depot.fetch(weak, &mut [0; 32]).is_err());
+            let used = |cell: &&AtomicU64| get(cell) != 0;
+            let cells = depot.region.buckets.iter().flat_map(|bucket| &bucket.cells);
+            assert_eq!(cells.filter(used).count() as u64, kept);
+            let stats = depot.stats();
+            assert_eq!(stats.new_nodes - stats.evicted_nodes, kept);
+            assert_eq!(stats.new_stacks - stats.evicted_stacks, 0);
+        }
+    }
+
+    #[test]
+    fn a_parent_that_is_not_full_or_a_chain_that_is_too_long_is_given_up() {
+        for (length, most, kept) in [(10, 25, 3), (9, 25, 2), (10, 24, 2)] {
+            let mut memory = [Line::ZERO; 64];
+            let mut depot = Depot::new(&mut memory, &config()).unwrap();
+            let weak = depot.save(&deep()).unwrap();
+            let parent = depot.region.slot(chain(&depot, weak)[1]).unwrap();
+            let state = get(&parent.state) & !State::LENGTH_MASK;
+            set(&parent.state, state | length << State::LENGTH_SHIFT);
+            depot.region.max_frames = most;
+            let recovered = depot.region.recover([]);
+            assert_eq!(counted(recovered), [kept, 0, 3 - kept], "{length} {most}");
+        }
+    }
+
+    #[test]
+    fn what_was_in_flight_is_freed_as_another_life_and_strays_are_forgotten() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let [stray, owned, worn, last] =
+            [5, 6, 7, 8].map(|number| depot.region.slot(number).unwrap());
+        set(&stray.state, 3 * State::REF);
+        set(&owned.state, State::OWNED + State::REF);
+        set(&worn.state, State::WORN);
+        set(&last.state, State::OWNED);
+        let most = depot.region.generation_limit - 1;
+        last.generation.store(most, Ordering::Relaxed);
+        for (number, word) in [(6, 30), (8, 4)] {
+            set(depot.region.payload_of(number).first().unwrap(), word);
+        }
+        assert_eq!(counted(depot.region.recover([])), [0, 0, 2]);
+        let found =
+            [stray, owned, worn, last].map(|slot| (get(&slot.state), slot.generation_now()));
+        let (free, gone) = (State::FREE, State::WORN);
+        assert_eq!(found, [(free, 0), (free, 1), (gone, 0), (gone, most + 1)]);
+        let stats = depot.stats();
+        assert_eq!(
+            (stats.worn_slots, stats.evicted_payload),
+            (1, [34, 0, 0, 0])
+        );
+        assert_eq!(get(depot.region.payload_of(6).first().unwrap()), 0);
+        assert_eq!(
+            counted(depot.region.recover([])),
+            [0, 0, 0],
+            "not idempotent"
+        );
+    }
+
+    #[test]
+    fn references_are_children_and_the_holds_that_live_on() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let weak = depot.save_acquire(&deep()).unwrap().weak;
+        let chain = chain(&depot, weak);
+        let slots = chain.map(|number| depot.region.slot(number).unwrap());
+        let inner = WeakHandle::new(chain[1], 0);
+        let older = WeakHandle::new(weak.slot(), weak.generation() + 1);
+        let nowhere = WeakHandle::new(u32::MAX, 0);
+        let recovered = depot.region.recover([weak, inner, older, weak, nowhere]);
+        assert_eq!((recovered.restored_holds, recovered.dropped_holds), (2, 3));
+        let references = slots.map(|slot| slot.state_now().references());
+        assert_eq!(references, [2, 1, 1]);
+        let is_marked = |slot: &Slot| slot.state_now().has(State::MARK);
+        assert!(!slots.into_iter().any(is_marked));
+        assert!(!recovered.was_dirty);
+        set(&depot.region.header.dirty, 1);
+        assert!(depot.region.recover([]).was_dirty);
+        assert_eq!(get(&depot.region.header.dirty), 0);
+    }
+
+    #[test]
+    fn the_hand_goes_on_behind_its_first_lap_or_in_it() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let count = u64::from(depot.region.geometry.slot_count);
+        let header = depot.region.header;
+        for (before, after) in [
+            (3, 3),
+            (count, count),
+            (count + 1, count + 1),
+            (3 * count + 5, count + 5),
+        ] {
+            set(&header.hand, before);
+            set(&header.progress, 0);
+            header
+                .hints
+                .iter()
+                .for_each(|hint| hint.store(1, Ordering::Relaxed));
+            depot.region.recover([]);
+            assert_eq!((get(&header.hand), get(&header.progress)), (after, after));
+            assert!(
+                header
+                    .hints
+                    .iter()
+                    .all(|hint| hint.load(Ordering::Relaxed) == 0)
+            );
+        }
+    }
+
+    #[test]
+    fn the_counter_that_is_behind_catches_up() {
+        for (new, evicted, gauge, settled) in
+            [(5, 0, 3, (5, 2)), (1, 4, 2, (6, 4)), (7, 4, 3, (7, 4))]
+        {
+            let words = (AtomicU64::new(new), AtomicU64::new(evicted));
+            settle(&words.0, &words.1, gauge);
+            assert_eq!((get(&words.0), get(&words.1)), settled);
+        }
+    }
+}

@@ -14,6 +14,7 @@ use crate::Answer;
 use crate::house::House;
 use runner::Model;
 use scratch::Scratch;
+pub use scratch::rust_files;
 use std::time::{Duration, Instant};
 
 /// Longest time for one model; the whole suite is meant to take four minutes.

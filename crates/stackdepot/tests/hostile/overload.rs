@@ -5,7 +5,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Barrier;
 use std::thread;
 
-use stackdepot::{Config, Depot, Hold, MOST_FRAMES, RUN_FRAMES, SaveError, Stats, WeakHandle};
+use stackdepot::{
+    Config, Depot, Hold, Leased, MOST_FRAMES, RUN_FRAMES, SaveError, Stats, WeakHandle,
+};
 
 use crate::{memory, mix, of_slots};
 
@@ -27,7 +29,6 @@ fn long(salt: u64, length: usize, is_wide: bool) -> Vec<u64> {
 /// Stacks of the greatest length, through a region with exactly the slots of one of them.
 fn longest_stacks_pass(is_wide: bool) {
     let most = MOST_FRAMES as usize;
-    // A run too many: the window table takes some upper halves, so not every node is wide.
     let node_count = MOST_FRAMES.div_ceil(RUN_FRAMES as u32);
     let slot_count = node_count * if is_wide { 2 } else { 1 };
     let config = Config {
@@ -99,13 +100,12 @@ fn assert_counters_add_up(depot: Depot<'_>) -> Stats {
     stats
 }
 
-/// A million different stacks, the newest `window` of them held in some way.
-fn million(config: Config, hold: Hold, window: usize) {
-    const STACKS: u64 = 1_000_000;
+/// So many different stacks, the newest `window` of them held in some way.
+fn pass(config: Config, stack_count: u64, hold: Hold, window: usize) {
     let mut memory = memory(&config);
     let depot = Depot::new(&mut memory, &config).unwrap();
     let (mut held, mut names) = (VecDeque::new(), HashSet::new());
-    for number in 0..STACKS {
+    for number in 0..stack_count {
         let stack = nth(number);
         let saved = depot.save_held(&stack, hold).expect("there is room");
         assert!(names.insert(saved.weak), "a name is used twice");
@@ -128,40 +128,44 @@ fn million(config: Config, hold: Hold, window: usize) {
         }
     }
     let stats = assert_counters_add_up(depot);
-    assert_eq!(stats.new_stacks, STACKS, "{stats:?}");
+    assert_eq!(stats.new_stacks, stack_count, "{stats:?}");
     assert_eq!(
         (stats.full, stats.contended, stats.crowded),
         (0, 0, 0),
         "{stats:?}"
     );
-    assert!(stats.evicted_stacks >= STACKS - stats.slot_count);
+    assert!(stats.evicted_stacks >= stack_count - stats.slot_count);
 }
 
 #[test]
 fn a_million_stacks_pass_through_room_for_a_thousand() {
-    million(of_slots(1000), Hold::None, 500);
+    pass(of_slots(1000), 1_000_000, Hold::None, 500);
     let references = Config {
         references: true,
         ..of_slots(1000)
     };
-    million(references, Hold::Reference, 500);
+    pass(references, 300_000, Hold::Reference, 500);
     // A tick is 50 stacks: 9 of them, and the one that goes on, hold 500.
     let leases = Config {
         lease_ticks: 9,
         ..of_slots(1000)
     };
-    million(leases, Hold::Lease, 400);
+    pass(leases, 300_000, Hold::Lease, 400);
 }
 
 const THREADS: u64 = 1000;
 const CALLS: u64 = 300;
 
-/// One of the thousand: saves, holds and checks; answers how often it was refused.
-fn call(depot: Depot<'_>, thread: u64, common: (&[u64], WeakHandle)) -> u64 {
+/// A held stack, and which one it is.
+type Numbered = (u64, Leased);
+
+/// One of the thousand: saves, holds and checks; answers how often it was refused, and what it
+/// holds in the end.
+fn call(depot: Depot<'_>, thread: u64, common: (&[u64], WeakHandle)) -> (u64, VecDeque<Numbered>) {
     let (mut refused, mut held) = (0, VecDeque::new());
     for round in 0..CALLS {
         let number = mix(thread * CALLS + round) % 4000;
-        match depot.save_acquire(&nth(number)) {
+        match depot.save_held(&nth(number), Hold::Reference) {
             Ok(saved) => held.push_back((number, saved)),
             Err(SaveError::Full | SaveError::Contended | SaveError::Crowded) => refused += 1,
             Err(other) => panic!("{other:?}"),
@@ -182,10 +186,7 @@ fn call(depot: Depot<'_>, thread: u64, common: (&[u64], WeakHandle)) -> u64 {
         assert_eq!(again, Ok(weak), "a held stack has one name");
         thread::yield_now();
     }
-    for (_, saved) in held {
-        depot.put(saved.handle);
-    }
-    refused
+    (refused, held)
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn a_thousand_threads_share_one_region() {
     let depot = Depot::new(&mut memory, &config).unwrap();
     let common = depot.save_acquire(&[1, 2, 3]).unwrap();
     let barrier = Barrier::new(THREADS as usize);
-    let refused: u64 = thread::scope(|scope| {
+    let answers: Vec<(u64, VecDeque<Numbered>)> = thread::scope(|scope| {
         let start = |number| {
             let barrier = &barrier;
             let work = move || {
@@ -212,9 +213,14 @@ fn a_thousand_threads_share_one_region() {
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap())
-            .sum()
+            .collect()
     });
+    for (number, saved) in answers.iter().flat_map(|(_, held)| held) {
+        assert_eq!(fetched(depot, saved.weak), Some((nth(*number), false)));
+        depot.put(saved.handle);
+    }
     depot.put(common.handle);
+    let refused: u64 = answers.iter().map(|(refused, _)| refused).sum();
     let stats = assert_counters_add_up(depot);
     assert_eq!(
         stats.full + stats.contended + stats.crowded,
@@ -241,16 +247,13 @@ mod released {
 
     /// Every slot is held; right before the k-th step of a save one of them is put. Then it can
     /// be taken, now or by the next save.
-    fn put_before_step(slot_count: u32, put: usize, step: u64) -> bool {
-        let config = Config {
-            references: true,
-            ..of_slots(slot_count)
-        };
-        let mut memory = memory(&config);
+    fn put_before_step(config: &Config, put: usize, step: u64) -> bool {
+        let slot_count = config.geometry().unwrap().slot_count;
+        let mut memory = memory(config);
         let base = std::ptr::NonNull::from(&mut memory[..]).cast();
-        let memory = Rc::new(memory);
-        // SAFETY: zeroed, as long as the configuration says, and alive to the end.
-        let depot: Depot<'static> = unsafe { Depot::create(base, &config) }.unwrap();
+        // SAFETY: zeroed, as long as the configuration says, and alive to the end; only depots
+        // use it, and none of them longer.
+        let depot: Depot<'static> = unsafe { Depot::create(base, config) }.unwrap();
         let mut held = Vec::new();
         for number in 1.. {
             match depot.save_acquire(&[number]) {
@@ -277,21 +280,23 @@ mod released {
                 "{slot_count} slots, number {put} put before step {step}: {next:?}, nobody holds it"
             );
         }
-        drop(memory);
         !is_over
     }
 
     #[test]
     fn a_put_before_any_step_of_a_refused_save_is_not_missed() {
         let mut count = 0;
-        for slot_count in [3, 16, 40] {
+        // Leases shorten the proof that everything is held to one lap.
+        for (slot_count, lease_ticks) in [(3, 0), (3, 4), (16, 4), (40, 0), (40, 4)] {
+            let config = Config {
+                references: true,
+                lease_ticks,
+                ..of_slots(slot_count)
+            };
             for put in [0, 1, slot_count as usize / 2, slot_count as usize - 1] {
-                for step in 1.. {
-                    if !put_before_step(slot_count, put, step) {
-                        break;
-                    }
-                    count += 1;
-                }
+                count += (1..)
+                    .take_while(|step| put_before_step(&config, put, *step))
+                    .count();
             }
         }
         println!("overload: {count} releases while a save was refused, none missed");
