@@ -10,13 +10,14 @@
 
 use stackdepot::live::{Inserted, LiveBlock, Removed};
 use stackdepot::ring::{Event, EventKind, Place};
-use stackdepot::{Depot, Leased, SaveError, WeakHandle};
+use stackdepot::{Depot, Hold, Leased, SaveError, WeakHandle};
 use stackdepot_region::clock::tsc;
 use stackdepot_region::counters::Counter;
 use stackdepot_region::writer::RegionWriter;
 
 use crate::check;
 use crate::thread::Call;
+use crate::unwind::{self, paths::Path};
 
 /// The words of a stack's payload.
 mod payload {
@@ -24,6 +25,14 @@ mod payload {
     pub const ALLOCATED: usize = 0;
     /// Blocks; bytes in the next word.
     pub const FREED: usize = 2;
+}
+
+/// A stack that is being recorded.
+struct Stack<'b> {
+    /// Innermost first.
+    frames: &'b [u64],
+    /// What its thread knows it by; the note there is what it was saved as.
+    path: Path,
 }
 
 /// A block that a realloc took out of the record before the real call.
@@ -105,11 +114,11 @@ impl Call {
         self.stop_recording();
     }
 
-    fn record_alloc(&self, stack: &[u64], address: u64, size: u64, time: u64) {
+    fn record_alloc(&self, stack: &Stack<'_>, address: u64, size: u64, time: u64) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let thread = self.tid();
-        let saved = counted(region, region.depot.save_acquire_lease(stack));
+        let saved = self.save(stack, Hold::ReferenceAndLease);
         if let Some(saved) = saved {
             region
                 .depot
@@ -133,10 +142,10 @@ impl Call {
         self.fill(place, &event);
     }
 
-    fn record_free(&self, stack: &[u64], address: u64, time: u64, removed: &Removed) {
+    fn record_free(&self, stack: &Stack<'_>, address: u64, time: u64, removed: &Removed) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
-        let saved = counted(region, region.depot.save_lease(stack));
+        let saved = self.save(stack, Hold::Lease);
         let mut event = Event {
             time,
             thread: self.tid(),
@@ -161,6 +170,21 @@ impl Call {
             }
         }
         self.fill(place, &event);
+    }
+
+    /// Saves a stack with a hold; one that the thread knows again only needs the hold.
+    #[inline]
+    fn save(&self, stack: &Stack<'_>, hold: Hold) -> Option<Leased> {
+        let region = &self.recorder.region;
+        let noted = unwind::note_of(self.unwinder(), stack.path);
+        if noted != 0
+            && let Ok(held) = region.depot.hold(WeakHandle::from_bits(noted), hold)
+        {
+            return Some(held);
+        }
+        let saved = counted(region, region.depot.save_held(stack.frames, hold))?;
+        unwind::set_note(self.unwinder(), stack.path, saved.weak.to_bits());
+        Some(saved)
     }
 
     /// Takes a block out of the live table; what its stack needs comes while the free's stack is
@@ -205,36 +229,37 @@ impl Call {
     /// The stack of the hook's caller, in the thread's scratch memory if it has some.
     #[inline]
     #[allow(unsafe_code)] // uses the thread's own buffer
-    fn with_stack(&self, record: impl FnOnce(&[u64])) {
+    fn with_stack(&self, record: impl FnOnce(&Stack<'_>)) {
         // SAFETY: every caller is between start and stop of the recording, and calls this once.
         match unsafe { self.frame_buffer() } {
-            Some(buffer) => record(self.capture(buffer)),
+            Some(buffer) => record(&self.capture(buffer)),
             None => self.with_stack_on_stack(record),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn with_stack_on_stack(&self, record: impl FnOnce(&[u64])) {
-        record(self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
+    fn with_stack_on_stack(&self, record: impl FnOnce(&Stack<'_>)) {
+        record(&self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
     }
 
     #[inline]
-    fn capture<'b>(&self, buffer: &'b mut [u64]) -> &'b [u64] {
+    fn capture<'b>(&self, buffer: &'b mut [u64]) -> Stack<'b> {
         let counters = &self.recorder.region.counters;
-        let walk = crate::unwind::capture(self.registers(), self.unwinder(), buffer);
+        let walk = unwind::capture(self.registers(), self.unwinder(), buffer);
         match walk.end {
-            crate::unwind::End::Complete => {}
-            crate::unwind::End::LimitReached => counters.add(Counter::Truncated, self.shard(), 1),
-            crate::unwind::End::Truncated(_) => {
-                counters.add(Counter::UnwindFailed, self.shard(), 1)
-            }
+            unwind::End::Complete => {}
+            unwind::End::LimitReached => counters.add(Counter::Truncated, self.shard(), 1),
+            unwind::End::Truncated(_) => counters.add(Counter::UnwindFailed, self.shard(), 1),
         }
-        let stack = buffer.get(..walk.frame_count).unwrap_or_default();
+        let frames = buffer.get(..walk.frame_count).unwrap_or_default();
         if self.recorder.check_interval != 0 {
-            check::compare(self, stack, walk.end);
+            check::compare(self, frames, walk.end);
         }
-        stack
+        Stack {
+            frames,
+            path: walk.path,
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use stackdepot_region::counters::Counter;
 use crate::process::{self, Recorder};
 use crate::scratch::{self, Scratch};
 use crate::symbols;
-use crate::unwind::{Registers, ThreadSlot};
+use crate::unwind::{self, Registers, ThreadSlot};
 
 /// What a naked hook pushes: the caller's frame pointer, below its return address.
 #[repr(C)]
@@ -384,6 +384,10 @@ impl Thread {
         if self.scratch.get().is_null() && !self.is_ending.get() {
             self.scratch.set(scratch::claim());
             process::call_at_thread_end();
+        }
+        if let Some(slot) = scratch::unwinder_of(self.scratch.get()) {
+            // What stacks were saved as is another thread's, or of the region before a fork.
+            unwind::forget_notes(slot);
         }
         self.epoch.set(recorder.epoch);
         recorder.region.counters.count(Counter::Threads);

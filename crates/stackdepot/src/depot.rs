@@ -148,6 +148,32 @@ impl<'r> Depot<'r> {
         })
     }
 
+    /// Takes any hold on a stored stack, as a save of it would: for callers that know a stack again
+    /// without its frames.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Hold, HoldError, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let config = Config { references: true, ..Config::new(65536) };
+    /// let depot = Depot::new(&mut memory, &config).unwrap();
+    /// let weak = depot.save(&[0x401000, 0x402000]).unwrap();
+    /// let held = depot.hold(weak, Hold::Reference).unwrap();
+    /// assert_eq!(depot.weak_of(held.handle), Some(weak));
+    /// assert_eq!(depot.hold(weak, Hold::Lease), Err(HoldError::Disabled));
+    /// ```
+    ///
+    /// # Errors
+    /// `Evicted`, `Saturated`, `Contended`, or `Disabled`.
+    #[inline]
+    pub fn hold(&self, weak: WeakHandle, hold: Hold) -> Result<Leased, HoldError> {
+        let saved = self.region.hold(weak, hold)?;
+        Ok(Leased {
+            weak: saved.weak,
+            handle: self.handle_of(saved.weak),
+            from: saved.from,
+        })
+    }
+
     /// Takes a counted reference on a stored stack.
     ///
     /// # Errors

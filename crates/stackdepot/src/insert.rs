@@ -72,6 +72,31 @@ impl<'r> Region<'r> {
             .or_else(|| self.save_missing(hasher, stack, hold))
     }
 
+    /// Holds a stack that was saved before as a save of it would; see `Depot::hold`.
+    #[inline]
+    pub fn hold(&self, weak: WeakHandle, hold: Hold) -> Result<Saved, HoldError> {
+        if self.check_hold(hold).is_err() {
+            return Err(HoldError::Disabled);
+        }
+        let number = weak.slot();
+        let slot = self.slot(number).ok_or(HoldError::Evicted)?;
+        self.prefetch_payload(number);
+        let generation = slot.generation_now();
+        let state = slot.state_now();
+        if generation != weak.generation() || !state.is_live() || !state.is_saved() {
+            return Err(HoldError::Evicted);
+        }
+        self.hold_found(
+            &Found {
+                number,
+                slot,
+                generation,
+                state,
+            },
+            hold,
+        )
+    }
+
     /// Refuses holds that were switched off.
     #[inline]
     pub fn check_hold(&self, hold: Hold) -> Result<(), SaveError> {

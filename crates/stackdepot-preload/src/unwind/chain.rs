@@ -1,77 +1,68 @@
-//! A chain of frame states, in columns: what is looked at for each frame lies close together.
+//! A chain of frame states: what a walk went through.
 //!
-//! Key types: [`Chain`] and [`Traits`]; what they are for is told in `memo.rs`.
+//! Key types: [`Chain`], [`State`] and [`Traits`]; what they are for is told in `memo.rs`.
 
 /// States of a chain; more than [`super::FRAME_LIMIT`], so that a recursion near the limit need
 /// not start anew all the time.
 pub const STATE_COUNT: usize = 320;
 
-/// One value per state. No place outside of it is written, and reads there answer `T::default()`.
-#[derive(Debug)]
-pub struct Column<T>([T; STATE_COUNT]);
-
-impl<T: Copy + Default> Column<T> {
-    /// The value of a state.
-    #[inline(always)]
-    pub fn get(&self, at: usize) -> T {
-        self.0.get(at).copied().unwrap_or_default()
-    }
-
-    /// Changes the value of a state.
-    #[inline(always)]
-    pub fn set(&mut self, at: usize, value: T) {
-        if let Some(place) = self.0.get_mut(at) {
-            *place = value;
-        }
-    }
-
-    /// The values of a state and of those outwards of it.
-    #[inline(always)]
-    pub fn from(&self, at: usize) -> &[T] {
-        self.0.get(at..).unwrap_or(&[])
-    }
-}
-
-/// Frame states, innermost first. All zeros is a valid one.
-#[derive(Debug)]
-pub struct Chain {
-    /// Return addresses into the frames.
-    pub ips: Column<u64>,
-    /// Stack pointers after the return.
-    pub sps: Column<u64>,
-    /// Frame pointer registers; not kept up to date where they do not matter.
-    pub bps: Column<u64>,
+/// A frame and how it was reached.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// Return address into the frame.
+    pub ip: u64,
+    /// Stack pointer after the return.
+    pub sp: u64,
+    /// Frame pointer register; not kept up to date where it does not matter.
+    pub bp: u64,
     /// Where `bp` was read; 0 if it is the inner frame's.
-    pub bp_ats: Column<u64>,
-    /// Where `sp` was read; written only with [`Traits::HAS_CFA_AT`].
-    pub cfa_ats: Column<u64>,
+    pub bp_at: u64,
+    /// Where `sp` was read; 0 if it was computed.
+    pub cfa_at: u64,
+    /// Number of the path that ends in the frame; 0 where there is none.
+    pub path: u64,
     /// Everything else.
-    pub traits: Column<Traits>,
+    pub traits: Traits,
 }
+
+impl State {
+    /// Of no frame.
+    pub const NONE: State = State {
+        ip: 0,
+        sp: 0,
+        bp: 0,
+        bp_at: 0,
+        cfa_at: 0,
+        path: 0,
+        traits: Traits::NONE,
+    };
+}
+
+/// Frame states, innermost first. Reads outside answer [`State::NONE`], and writes there are lost.
+#[derive(Debug)]
+pub struct Chain([State; STATE_COUNT]);
 
 impl Chain {
     /// No state.
-    pub const EMPTY: Chain = Chain {
-        ips: Column([0; STATE_COUNT]),
-        sps: Column([0; STATE_COUNT]),
-        bps: Column([0; STATE_COUNT]),
-        bp_ats: Column([0; STATE_COUNT]),
-        cfa_ats: Column([0; STATE_COUNT]),
-        traits: Column([Traits::NONE; STATE_COUNT]),
-    };
+    pub const EMPTY: Chain = Chain([State::NONE; STATE_COUNT]);
 
-    /// Copies a state of another chain to a place in this one.
+    /// A state.
     #[inline(always)]
-    pub fn copy(&mut self, to: usize, from: &Chain, at: usize) {
-        let traits = from.traits.get(at);
-        self.ips.set(to, from.ips.get(at));
-        self.sps.set(to, from.sps.get(at));
-        self.bps.set(to, from.bps.get(at));
-        self.bp_ats.set(to, from.bp_ats.get(at));
-        if traits.has(Traits::HAS_CFA_AT) {
-            self.cfa_ats.set(to, from.cfa_ats.get(at));
-        }
-        self.traits.set(to, traits);
+    pub fn get(&self, at: usize) -> &State {
+        const NONE: &State = &State::NONE;
+        self.0.get(at).unwrap_or(NONE)
+    }
+
+    /// A state, to be changed.
+    #[inline(always)]
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut State> {
+        self.0.get_mut(at)
+    }
+
+    /// A state and those outwards of it.
+    #[inline(always)]
+    pub fn from(&self, at: usize) -> &[State] {
+        self.0.get(at..).unwrap_or(&[])
     }
 }
 
@@ -87,8 +78,6 @@ impl Traits {
     pub const USES_BP: u32 = 1;
     /// A step outwards depends on this `bp`.
     pub const BP_MATTERS: u32 = 2;
-    /// `sp` was read from the stack.
-    pub const HAS_CFA_AT: u32 = 4;
     const WORDS_SHIFT: u32 = 16;
 
     /// Whether a flag is set.

@@ -16,7 +16,8 @@
 //! taken on trust unless a rule said so: a walk which stopped for want of tables is never copied
 //! as if it were whole.
 
-use super::chain::{Chain, STATE_COUNT, Traits};
+use super::chain::{Chain, STATE_COUNT, State, Traits};
+use super::paths::{Path, Paths};
 use super::stack::KnownStack;
 use super::step::{Frame, Registers};
 use super::{End, Truncation};
@@ -85,10 +86,32 @@ pub enum Followed {
     OutOfRoom,
 }
 
+/// What became of a walk with a memo.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// Whether its stack is the recorded one now.
+    pub is_recorded: bool,
+    /// How many outermost frames it shares with the one recorded before.
+    pub shared_count: usize,
+    /// What its thread knows the stack by.
+    pub path: Path,
+}
+
+impl Finished {
+    /// Without a memo.
+    pub const UNRECORDED: Finished = Finished {
+        is_recorded: false,
+        shared_count: 0,
+        path: Path::NONE,
+    };
+}
+
 /// The use of a memo in one walk: to recall old states, and to record new ones.
 #[derive(Debug)]
 pub struct Recall<'m> {
     memo: &'m mut Memo,
+    /// Where the thread knows its stacks by; not every thread has one.
+    paths: Option<&'m mut Paths>,
     /// The first state that can still be met.
     candidate: usize,
     /// States in the draft.
@@ -103,14 +126,18 @@ pub struct Recall<'m> {
 impl<'m> Recall<'m> {
     /// For a walk under `epoch`.
     #[inline]
-    pub fn new(memo: &'m mut Memo, epoch: u32) -> Recall<'m> {
+    pub fn new(memo: &'m mut Memo, mut paths: Option<&'m mut Paths>, epoch: u32) -> Recall<'m> {
         if memo.epoch != epoch {
             memo.clear();
             memo.epoch = epoch;
         }
+        if let Some(paths) = &mut paths {
+            paths.enter_epoch(epoch);
+        }
         Recall {
             candidate: STATE_COUNT - memo.count,
             memo,
+            paths,
             drafted: 0,
             kept_from: STATE_COUNT,
             is_cut: false,
@@ -123,12 +150,11 @@ impl<'m> Recall<'m> {
     pub fn meets(&mut self, frame: &Registers) -> bool {
         let states = &self.memo.states;
         while self.candidate < STATE_COUNT {
-            let at = self.candidate;
-            if states.sps.get(at) >= frame.sp {
-                return states.sps.get(at) == frame.sp
-                    && states.ips.get(at) == frame.ip
-                    && (states.bps.get(at) == frame.bp
-                        || !states.traits.get(at).has(Traits::BP_MATTERS));
+            let state = states.get(self.candidate);
+            if state.sp >= frame.sp {
+                return state.sp == frame.sp
+                    && state.ip == frame.ip
+                    && (state.bp == frame.bp || !state.traits.has(Traits::BP_MATTERS));
             }
             self.candidate += 1;
         }
@@ -170,22 +196,16 @@ impl<'m> Recall<'m> {
     /// Adds a frame that was unwound, the next one outward.
     #[inline(always)]
     pub fn add(&mut self, frame: &Frame) {
-        let at = self.drafted;
-        if at >= STATE_COUNT {
+        let Some(state) = self.memo.draft.get_mut(self.drafted) else {
             self.is_recording = false;
             return;
-        }
-        let draft = &mut self.memo.draft;
-        draft.ips.set(at, frame.registers.ip);
-        draft.sps.set(at, frame.registers.sp);
-        draft.bps.set(at, frame.registers.bp);
-        draft.bp_ats.set(at, frame.bp_at);
-        let mut traits = Traits::NONE.with(Traits::USES_BP);
-        if frame.cfa_at != 0 {
-            draft.cfa_ats.set(at, frame.cfa_at);
-            traits = traits.with(Traits::HAS_CFA_AT);
-        }
-        draft.traits.set(at, traits);
+        };
+        state.ip = frame.registers.ip;
+        state.sp = frame.registers.sp;
+        state.bp = frame.registers.bp;
+        state.bp_at = frame.bp_at;
+        state.cfa_at = frame.cfa_at;
+        state.traits = Traits::NONE.with(Traits::USES_BP);
         self.drafted += 1;
     }
 
@@ -194,9 +214,8 @@ impl<'m> Recall<'m> {
     #[inline(always)]
     pub fn leave(&mut self, uses_bp: bool) {
         let last = self.drafted.wrapping_sub(1);
-        if !uses_bp && last < STATE_COUNT {
-            let traits = &mut self.memo.draft.traits;
-            traits.set(last, traits.get(last).without(Traits::USES_BP));
+        if !uses_bp && let Some(state) = self.memo.draft.get_mut(last) {
+            state.traits = state.traits.without(Traits::USES_BP);
         }
     }
 
@@ -210,20 +229,19 @@ impl<'m> Recall<'m> {
     #[cold]
     fn draft_old(&mut self, first: usize, count: usize) {
         let Memo { states, draft, .. } = &mut *self.memo;
-        for at in first..first + count {
-            if self.drafted >= STATE_COUNT || at >= STATE_COUNT {
+        for old in states.from(first).iter().take(count) {
+            let Some(place) = draft.get_mut(self.drafted) else {
                 self.is_recording = false;
                 return;
-            }
-            draft.copy(self.drafted, states, at);
+            };
+            *place = *old;
             self.drafted += 1;
         }
     }
 
-    /// Makes the stack of this walk the recorded one, unless the walk failed. Answers whether
-    /// it did, and how many outermost frames it shares with the one recorded before.
+    /// Makes the stack of this walk the recorded one, unless the walk failed.
     #[inline]
-    pub fn finish(&mut self, end: End, is_by_rule: bool) -> (bool, usize) {
+    pub fn finish(&mut self, end: End, is_by_rule: bool) -> Finished {
         let kept_count = STATE_COUNT - self.kept_from;
         let shared_count = match self.memo.is_whole && !self.is_cut {
             true => kept_count,
@@ -236,42 +254,51 @@ impl<'m> Recall<'m> {
         if !self.is_recording || is_failed {
             // A state may have been reached from elsewhere: only its outer ones are as recorded.
             self.memo.count = self.memo.count.min(kept_count);
-            return (false, shared_count);
+            return Finished {
+                shared_count,
+                ..Finished::UNRECORDED
+            };
         }
         if self.drafted > self.kept_from {
             // No room: recursion beyond the limit. The next walk starts anew.
             self.memo.clear();
-            return (false, shared_count);
+            return Finished {
+                shared_count,
+                ..Finished::UNRECORDED
+            };
         }
         self.memo.is_whole = is_by_rule || (kept_count != 0 && self.memo.is_whole);
-        self.memo.record(self.kept_from, self.drafted);
-        (true, shared_count)
+        let path = match self.paths.as_deref_mut() {
+            Some(paths) if end != End::LimitReached => {
+                let root = paths.root();
+                let step = |outer, ip| paths.step(outer, ip);
+                self.memo.record(self.kept_from, self.drafted, root, step)
+            }
+            _ => self
+                .memo
+                .record(self.kept_from, self.drafted, 0, |_, _| Path::NONE),
+        };
+        Finished {
+            is_recorded: true,
+            shared_count,
+            path,
+        }
     }
 }
 
 impl Memo {
     fn registers(&self, at: usize) -> Registers {
-        let Chain { ips, sps, bps, .. } = &self.states;
-        Registers {
-            ip: ips.get(at),
-            sp: sps.get(at),
-            bp: bps.get(at),
-        }
+        let State { ip, sp, bp, .. } = *self.states.get(at);
+        Registers { ip, sp, bp }
     }
 
     /// Notes how a state was reached this time: not from where it was before.
     #[inline(always)]
     fn reach(&mut self, met: usize, frame: &Frame) {
-        self.states.bps.set(met, frame.registers.bp);
-        self.states.bp_ats.set(met, frame.bp_at);
-        let traits = self.states.traits.get(met);
-        if frame.cfa_at == 0 {
-            self.states
-                .traits
-                .set(met, traits.without(Traits::HAS_CFA_AT));
-        } else {
-            self.states.cfa_ats.set(met, frame.cfa_at);
-            self.states.traits.set(met, traits.with(Traits::HAS_CFA_AT));
+        if let Some(state) = self.states.get_mut(met) {
+            state.bp = frame.registers.bp;
+            state.bp_at = frame.bp_at;
+            state.cfa_at = frame.cfa_at;
         }
     }
 
@@ -279,13 +306,15 @@ impl Memo {
     /// matter, it may have changed, and what comes outwards now may start from it.
     #[cold]
     fn refresh(&mut self, met: usize, end: usize, stack: KnownStack) {
-        let mut bp = self.states.bps.get(met);
-        for at in met + 1..end.min(STATE_COUNT) {
-            let bp_at = self.states.bp_ats.get(at);
-            if bp_at != 0 {
-                bp = stack.read(bp_at).unwrap_or(bp);
+        let mut bp = self.states.get(met).bp;
+        for at in met + 1..end {
+            let Some(state) = self.states.get_mut(at) else {
+                return;
+            };
+            if state.bp_at != 0 {
+                bp = stack.read(state.bp_at).unwrap_or(bp);
             }
-            self.states.bps.set(at, bp);
+            state.bp = bp;
         }
     }
 
@@ -293,15 +322,14 @@ impl Memo {
     /// it whose words are unchanged; answers how many.
     #[inline(never)]
     fn copy_unchanged(&self, met: usize, stack: KnownStack, out: &mut [u64]) -> usize {
-        let Chain { ips, sps, .. } = &self.states;
-        let states = ips.from(met).iter().zip(sps.from(met));
         let mut unchanged = 0;
-        for ((&ip, &sp), place) in states.zip(out) {
+        for (state, place) in self.states.from(met).iter().zip(out) {
             // The first one is on the stack as it is.
-            if unchanged != 0 && stack.read(sp.wrapping_sub(IP_OFFSET)) != Some(ip) {
+            let ip_at = state.sp.wrapping_sub(IP_OFFSET);
+            if unchanged != 0 && stack.read(ip_at) != Some(state.ip) {
                 break;
             }
-            *place = ip;
+            *place = state.ip;
             unchanged += 1;
         }
         match self.innermost_changed(met, unchanged, stack) {
@@ -314,60 +342,103 @@ impl Memo {
     #[inline]
     fn innermost_changed(&self, met: usize, count: usize, stack: KnownStack) -> Option<usize> {
         // How `met` itself was reached is another matter.
-        let outer = self.states.traits.get(met + 1);
+        let outer = self.states.get(met + 1).traits;
         let words = self.words.get(..outer.word_count())?;
         let changed = |word: &&Word| stack.read(word.address) != Some(word.value);
         let first = words.iter().rev().find(changed)?;
         (first.state - met < count).then_some(first.state)
     }
 
-    /// Puts the draft in front of the states from `kept_from` on.
-    #[inline]
-    fn record(&mut self, kept_from: usize, drafted: usize) {
-        let mut word_count = self.states.traits.get(kept_from + 1).word_count();
-        // Whether the state outwards of the one looked at has its `bp` from it, and needs it.
+    /// Puts the draft in front of the states from `kept_from` on. Answers the path of the whole
+    /// stack, to which `step` leads from `root`.
+    #[inline(always)]
+    fn record(
+        &mut self,
+        kept_from: usize,
+        drafted: usize,
+        root: u64,
+        mut step: impl FnMut(u64, u64) -> Path,
+    ) -> Path {
+        // What the state outwards of the one looked at says: how many words there are so far, ...
+        let mut word_count = self.states.get(kept_from + 1).traits.word_count();
+        // ... whether it has its `bp` from here, and needs it, and what path leads to it.
         let mut is_needed = !self.is_whole;
+        let mut path = Path::NONE;
+        let mut outer = root;
         if kept_from < STATE_COUNT {
-            let traits = self.states.traits.get(kept_from);
-            word_count = self.note(kept_from, traits, word_count);
-            is_needed = traits.has(Traits::BP_MATTERS) && self.states.bp_ats.get(kept_from) == 0;
+            let beyond = self
+                .states
+                .from(kept_from + 1)
+                .first()
+                .map(|state| state.path);
+            let Some(kept) = self.states.get_mut(kept_from) else {
+                return Path::NONE;
+            };
+            if drafted == 0 {
+                // For its entry, which may have been overwritten.
+                path = step(beyond.unwrap_or(root), kept.ip);
+                kept.path = path.number();
+            }
+            outer = kept.path;
+            is_needed = kept.traits.has(Traits::BP_MATTERS) && kept.bp_at == 0;
+            word_count = note_words(kept, kept_from, &mut self.words, word_count);
         }
         for (at, inner) in (0..drafted).rev().zip((0..kept_from).rev()) {
-            let Memo { states, draft, .. } = &mut *self;
-            states.copy(inner, draft, at);
-            let mut traits = draft.traits.get(at).without(Traits::BP_MATTERS);
-            if is_needed || traits.has(Traits::USES_BP) {
-                traits = traits.with(Traits::BP_MATTERS);
-            }
-            is_needed = traits.has(Traits::BP_MATTERS) && states.bp_ats.get(inner) == 0;
-            word_count = self.note(inner, traits, word_count);
+            let new = self.draft.get(at);
+            let Some(state) = self.states.get_mut(inner) else {
+                return Path::NONE;
+            };
+            path = step(outer, new.ip);
+            outer = path.number();
+            state.ip = new.ip;
+            state.sp = new.sp;
+            state.bp = new.bp;
+            state.bp_at = new.bp_at;
+            state.cfa_at = new.cfa_at;
+            state.path = outer;
+            let does_bp_matter = is_needed || new.traits.has(Traits::USES_BP);
+            let uses_bp = match new.traits.has(Traits::USES_BP) {
+                true => Traits::NONE.with(Traits::USES_BP),
+                false => Traits::NONE,
+            };
+            state.traits = match does_bp_matter {
+                true => uses_bp.with(Traits::BP_MATTERS),
+                false => uses_bp,
+            };
+            is_needed = does_bp_matter && new.bp_at == 0;
+            word_count = note_words(state, inner, &mut self.words, word_count);
         }
         self.count = STATE_COUNT - (kept_from - drafted);
+        path
     }
+}
 
-    /// Notes a state's traits, and its words behind the first `word_count`; answers how many there
-    /// are then.
-    #[inline(always)]
-    fn note(&mut self, state: usize, traits: Traits, word_count: usize) -> usize {
-        let mut word_count = word_count;
-        let states = &mut self.states;
-        let mut add = |address: u64, value: u64| {
-            if let Some(word) = self.words.get_mut(word_count) {
-                *word = Word {
-                    address,
-                    value,
-                    state,
-                };
-                word_count += 1;
-            }
-        };
-        if traits.has(Traits::HAS_CFA_AT) {
-            add(states.cfa_ats.get(state), states.sps.get(state));
+/// Notes the words of a state, the `at`-th, behind the first `word_count`; answers how many there
+/// are then.
+#[inline(always)]
+fn note_words(
+    state: &mut State,
+    at: usize,
+    words: &mut [Word; WORD_COUNT],
+    word_count: usize,
+) -> usize {
+    let mut word_count = word_count;
+    let mut note = |address: u64, value: u64| {
+        if let Some(word) = words.get_mut(word_count) {
+            *word = Word {
+                address,
+                value,
+                state: at,
+            };
+            word_count += 1;
         }
-        if traits.has(Traits::BP_MATTERS) && states.bp_ats.get(state) != 0 {
-            add(states.bp_ats.get(state), states.bps.get(state));
-        }
-        states.traits.set(state, traits.with_words(word_count));
-        word_count
+    };
+    if state.cfa_at != 0 {
+        note(state.cfa_at, state.sp);
     }
+    if state.bp_at != 0 && state.traits.has(Traits::BP_MATTERS) {
+        note(state.bp_at, state.bp);
+    }
+    state.traits = state.traits.with_words(word_count);
+    word_count
 }

@@ -6,8 +6,8 @@
 //!
 //! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
 //! `expression`, `elf`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
-//! modules), `gate` (against `dlclose`), `step`, `chain` and `memo` (the last
-//! stack), `threads` (what a thread remembers), then this file.
+//! modules), `gate` (against `dlclose`), `step`, `paths`, `chain` and `memo` (the
+//! last stack), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,6 +19,7 @@ pub mod gate;
 pub mod known;
 mod memo;
 mod modules;
+pub mod paths;
 pub mod rule;
 pub mod stack;
 mod step;
@@ -30,7 +31,8 @@ pub use stack::forget_all as forget_stacks;
 pub use step::Registers;
 pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
-use memo::{Followed, Recall};
+use memo::{Finished, Followed, Recall};
+use paths::Path;
 use stack::{StackRange, StackReader};
 use step::{Frame, Step, Stepper};
 
@@ -74,6 +76,8 @@ pub struct Walk {
     pub shared_suffix_count: usize,
     /// Whether this stack is now the thread's last recorded one.
     pub is_recorded: bool,
+    /// What the thread knows this very stack by.
+    pub path: Path,
 }
 
 static IS_READY: AtomicBool = AtomicBool::new(false);
@@ -146,8 +150,9 @@ pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]
     let main = StackRange::of_main(registers.sp);
     let known = main.unwrap_or_else(|| entered.memory.known_range(registers.sp));
     let mut walker = Walker::new(StackReader::new(known), registers, epoch);
+    let paths = entered.paths.as_deref_mut();
     let walk = match entered.memo.as_deref_mut() {
-        Some(memo) => walker.walk_with(&mut Recall::new(memo, epoch), registers, out),
+        Some(memo) => walker.walk_with(&mut Recall::new(memo, paths, epoch), registers, out),
         None => walker.walk(out),
     };
     if walker.stepper.is_straight() {
@@ -156,6 +161,35 @@ pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]
             .keep_range(known, walker.stepper.stack.range());
     }
     walk
+}
+
+/// What the thread's owner noted about a stack; 0 for nothing.
+#[inline]
+pub fn note_of(thread: Option<ThreadSlot>, path: Path) -> u64 {
+    let entered = thread.and_then(threads::enter);
+    entered.map_or(0, |mut entered| match entered.paths.as_deref_mut() {
+        Some(paths) => paths.note(path),
+        None => 0,
+    })
+}
+
+/// Notes something about a stack, to be found when this thread has it again.
+#[inline]
+pub fn set_note(thread: Option<ThreadSlot>, path: Path, note: u64) {
+    if let Some(mut entered) = thread.and_then(threads::enter)
+        && let Some(paths) = entered.paths.as_deref_mut()
+    {
+        paths.set_note(path, note);
+    }
+}
+
+/// Drops all notes of a thread: what they are about is gone.
+pub fn forget_notes(thread: ThreadSlot) {
+    if let Some(mut entered) = threads::enter(thread)
+        && let Some(paths) = entered.paths.as_deref_mut()
+    {
+        paths.clear();
+    }
 }
 
 /// A walk under way.
@@ -196,7 +230,7 @@ impl Walker {
                 break end;
             }
         };
-        self.ended(end, (false, 0))
+        self.ended(end, Finished::UNRECORDED)
     }
 
     /// The same with a memo, for as long as the walk stays on its first stack.
@@ -250,12 +284,7 @@ impl Walker {
             if !self.stepper.is_straight() {
                 let walk = self.walk(out);
                 recall.stop_recording();
-                let (is_recorded, shared_suffix_count) = recall.finish(walk.end, false);
-                return Walk {
-                    is_recorded,
-                    shared_suffix_count,
-                    ..walk
-                };
+                return self.ended(walk.end, recall.finish(walk.end, false));
             }
             frame = self.frame;
             stack = self.stepper.stack.known();
@@ -263,13 +292,14 @@ impl Walker {
         self.ended(end, recall.finish(end, is_by_rule))
     }
 
-    fn ended(&self, end: End, (is_recorded, shared_suffix_count): (bool, usize)) -> Walk {
+    fn ended(&self, end: End, finished: Finished) -> Walk {
         Walk {
             frame_count: self.frame_count,
             end,
             reused_count: self.reused_count,
-            shared_suffix_count,
-            is_recorded,
+            shared_suffix_count: finished.shared_count,
+            is_recorded: finished.is_recorded,
+            path: finished.path,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What the unwinder remembers per thread: readable stack ranges and the memo.
+//! What the unwinder remembers per thread: readable stack ranges, the memo, and its paths.
 //!
-//! Two static pools (`.bss`, touched as they are used): small slots for thousands of threads,
-//! and memos for the first [`MEMO_COUNT`] of them. A thread claims a [`ThreadSlot`] at its
+//! Static pools (`.bss`, touched as they are used): small slots for thousands of threads,
+//! memos for the first [`MEMO_COUNT`] of them, and tables of paths for some of these. A thread claims a [`ThreadSlot`] at its
 //! first event and releases it at its end. Inside a capture the slot is entered by a
 //! try-flag: a signal handler that interrupts a capture of its own thread finds the flag set
 //! and unwinds without the slot.
@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // hands out exclusive access to pool cells under a flag
 
 use super::memo::Memo;
+use super::paths::Paths;
 use super::stack::{StackRange, stacks_epoch};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
@@ -16,7 +17,9 @@ use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 /// Threads that can hold a slot at once; others unwind without memory of their own.
 pub const SLOT_COUNT: usize = 4096;
 /// Memos; threads that find none left unwind in full.
-pub const MEMO_COUNT: usize = 256;
+pub const MEMO_COUNT: usize = 96;
+/// Tables of paths, for the threads with the first memos; others do not know their stacks again.
+const PATHS_COUNT: usize = 32;
 const RANGE_COUNT: usize = 4;
 
 const FREE: u32 = 0;
@@ -59,6 +62,11 @@ struct MemoCell(UnsafeCell<Memo>);
 // under that slot's flag.
 unsafe impl Sync for MemoCell {}
 
+struct PathsCell(UnsafeCell<Paths>);
+
+// SAFETY: a table belongs to the memo of the same index, and with it to one slot at a time.
+unsafe impl Sync for PathsCell {}
+
 static SLOTS: [Slot; SLOT_COUNT] = [const {
     Slot {
         flag: AtomicU32::new(FREE),
@@ -67,6 +75,8 @@ static SLOTS: [Slot; SLOT_COUNT] = [const {
 }; SLOT_COUNT];
 static MEMOS: [MemoCell; MEMO_COUNT] =
     [const { MemoCell(UnsafeCell::new(Memo::EMPTY)) }; MEMO_COUNT];
+static PATHS: [PathsCell; PATHS_COUNT] =
+    [const { PathsCell(UnsafeCell::new(Paths::EMPTY)) }; PATHS_COUNT];
 static MEMO_FLAGS: [AtomicU32; MEMO_COUNT] = [const { AtomicU32::new(FREE) }; MEMO_COUNT];
 /// Where the next search for a free slot starts.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -150,6 +160,8 @@ pub struct Entered {
     pub memory: &'static mut ThreadMemory,
     /// The memo, if this thread has one.
     pub memo: Option<&'static mut Memo>,
+    /// What it knows its stacks by, if it has such a table.
+    pub paths: Option<&'static mut Paths>,
 }
 
 /// Enters the calling thread's slot, unless this thread is inside already.
@@ -167,13 +179,16 @@ pub fn enter(slot: ThreadSlot) -> Option<Entered> {
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the flag was IDLE and is ENTERED by us; it goes back only when `Entered` drops.
     let memory = unsafe { &mut *slot.memory.get() };
-    let memo = MEMOS.get((memory.memo as usize).wrapping_sub(1));
+    let index = (memory.memo as usize).wrapping_sub(1);
     // SAFETY: the memo belongs to this slot, whose flag we hold.
-    let memo = memo.map(|memo| unsafe { &mut *memo.0.get() });
+    let memo = MEMOS.get(index).map(|memo| unsafe { &mut *memo.0.get() });
+    // SAFETY: the table belongs to the memo.
+    let paths = PATHS.get(index).map(|paths| unsafe { &mut *paths.0.get() });
     Some(Entered {
         flag: &slot.flag,
         memory,
         memo,
+        paths,
     })
 }
 
