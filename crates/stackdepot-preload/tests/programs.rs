@@ -182,6 +182,27 @@ fn recorder_may_be_interrupted_left_and_forked_at_any_point() {
     assert_eq!(found.counters().get(Counter::Threads), 1);
 }
 
+/// Its thread knows them again, but they are stored in another region.
+#[test]
+fn child_saves_the_stacks_of_its_parent_anew() {
+    let place = Place::new("fork_order");
+    let program = place.compile("fork_order.c");
+    place.record(&program, &[], RUN_BYTES);
+    let children = place.children();
+    assert_eq!(children.len(), 1);
+    let frames_of = |found: &Snapshot, size: u64| {
+        let mut blocks = found.live_blocks().iter().map(|found| &found.block);
+        let block = blocks.find(|block| block.size == size).expect("it lives");
+        let stack = block.stack.expect("it was saved");
+        found.stack(stack).expect("it is stored").frames
+    };
+    let (parent, child) = (snapshot(&place.first()), snapshot(&children[0]));
+    for size in 1000..1016 {
+        assert_eq!(frames_of(&child, size), frames_of(&parent, size), "{size}");
+    }
+    assert_ne!(frames_of(&child, 1000), frames_of(&child, 1015));
+}
+
 #[test]
 fn coroutine_stacks_may_go_away() {
     let place = Place::new("coroutines");
