@@ -255,6 +255,13 @@ mod tests {
     }
 
     #[test]
+    fn mixing_keeps_hashes_apart_that_differ_in_few_bits() {
+        let mut mixed: [u32; 4096] = core::array::from_fn(|low| mix(0xffff_0000 | low as u32));
+        mixed.sort_unstable();
+        assert!(mixed.windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
     fn a_new_entry_goes_to_the_first_bucket_until_it_fills_then_to_the_emptier_one() {
         let bucket = |used: usize| Bucket {
             cells: core::array::from_fn(|cell| AtomicU64::new(u64::from(cell < used))),
