@@ -208,3 +208,62 @@ impl Sampling {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_samples_only_once_some_block_may_be_left_out() {
+        for sample_bytes in [0, 1, LEAST_WEIGHT] {
+            assert!(!Sampling::new(sample_bytes).is_sampling(), "{sample_bytes}");
+        }
+        for sample_bytes in [LEAST_WEIGHT + 1, 4096, u64::MAX] {
+            assert!(Sampling::new(sample_bytes).is_sampling(), "{sample_bytes}");
+        }
+    }
+
+    #[test]
+    fn priorities_compare_as_their_fractions() {
+        let weights = [0, 1, 16, 17, 4096, MOST_WEIGHT - 1, MOST_WEIGHT];
+        let coins = [1, 3, 0x7fff_ffff, 0xffff_fffd, 0xffff_ffff];
+        let all = weights
+            .into_iter()
+            .flat_map(|weight| coins.map(|coin| Priority { weight, coin }));
+        for (one, other) in all
+            .clone()
+            .flat_map(|one| all.clone().map(move |other| (one, other)))
+        {
+            let left = u128::from(one.weight) * u128::from(other.coin);
+            let right = u128::from(other.weight) * u128::from(one.coin);
+            assert_eq!(one.is_below(other), left < right, "{one:?} {other:?}");
+        }
+    }
+
+    #[test]
+    fn the_least_sample_bytes_that_drop_a_block_drop_it() {
+        for (weight, coin) in [(16, 1), (16, 0xffff_ffff), (100, 12345), (MOST_WEIGHT, 7)] {
+            let block = Priority { weight, coin };
+            assert!(!Sampling::new(block.dropping()).keeps(block), "{block:?}");
+            assert!(
+                Sampling::new(block.dropping() - 2).keeps(block),
+                "{block:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn homes_follow_memory_and_lie_in_the_table() {
+        for bucket_count in [2, 3, 15, 17, 1000, 1 << 31] {
+            let count = NonZeroU64::new(bucket_count).unwrap();
+            for address in (1..4000).map(|block| 0x7f00_0000_0000 + block * 48) {
+                assert!(home(address, count) < bucket_count);
+                assert_eq!(home(address, count), home(address / 256 * 256, count));
+            }
+        }
+        let count = NonZeroU64::new(1 << 20).unwrap();
+        let first = home(0x5555_0000, count);
+        assert_eq!(home(0x5555_0100, count), (first + 1) % (1 << 20));
+        assert_eq!(home(0x5555_0fff, count), (first + 15) % (1 << 20));
+    }
+}
