@@ -160,12 +160,15 @@ impl Scratch {
             let finding = self.fuzzer.attack(target, is_planted)?;
             return Ok(finding.map_or(Ended::Clean, Ended::Found));
         }
+        if attacker.starts_with("loom_") {
+            let finding = models::attack(&self.house, attacker)?;
+            return Ok(finding.map_or(Ended::Clean, Ended::Found));
+        }
         let mut tests = match (attacker, Sanitizer::named(attacker)) {
             (_, Some(sanitizer)) => sanitizer.tests(&self.house),
             ("fault", _) => attack::fault_tests(&self.house),
             ("fork_storm", _) => fork_storm::tests(&self.house),
             ("linear", _) => linear::tests(&self.house),
-            ("loom_core" | "loom_live" | "loom_ring", _) => models::attacker(&self.house, attacker),
             ("collide" | "overload" | "wrap" | "thrift", _) => {
                 hostile::tests(&self.house, &format!("{attacker}::"))
             }

@@ -1,4 +1,5 @@
-//! Loom models of a publication without the claims and the births around it.
+//! Loom models of a publication without the claims and the births around it: `tests/loom/publish.rs`
+//! has these, too, and takes minutes where these take seconds.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -97,5 +98,43 @@ fn of_two_publications_one_sees_the_other_though_a_cell_before_it_becomes_free()
         pair.unlink(UNRELATED);
         let mine = publish(region, 1);
         assert_stored_once(&memory, [mine, other.join().unwrap()]);
+    });
+}
+
+/// Both look for a cell, publish, kill or adopt each other, and try again.
+#[test]
+fn of_two_publications_one_is_adopted_or_given_up() {
+    check(4, |memory| {
+        let region = memory.region();
+        make(region, 1);
+        make(region, 2);
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || publish(memory.region(), 2))
+        };
+        let mine = publish(region, 1);
+        assert_stored_once(&memory, [mine, other.join().unwrap()]);
+    });
+}
+
+/// The one that is found is retired meanwhile: then the new one is stored.
+#[test]
+fn a_publication_does_not_adopt_what_is_retired() {
+    check(4, |memory| {
+        let region = memory.region();
+        make(region, 1);
+        assert_eq!(publish(region, 1), Ok(1));
+        region.release(1);
+        make(region, 2);
+        let evicter = {
+            let memory = memory.clone();
+            thread::spawn(move || memory.region().try_claim(1, Wanted::FreeOrUnheld))
+        };
+        let answer = publish(region, 2);
+        let retired = evicter.join().unwrap();
+        match answer {
+            Ok(2) | Err(SaveError::Contended) => {}
+            answer => assert_eq!((answer, retired), (Ok(1), false)),
+        }
     });
 }
