@@ -36,7 +36,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   test [--quick]                   check, every test of the workspace, and the loom models
   overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
   bars [N...]                      the acceptance bars that a machine can check (default: all)
-  loom [FILTER]                    the models of the core, on a copy with loom's search mended
+  loom [--within SECONDS] [FILTER] the models of the core, on a copy with loom's search mended
   ordering-mutants [--sample N] [--part I/N] [--within SECONDS] [--again]
                                    each ordering of the core weakened, against the models
   soak [--seconds N] [--seed N]    threads, handlers, forks, kills and reopens on one region (60 s)

@@ -103,11 +103,16 @@ pub fn run(model: &Model, variables: &[(&str, String)], limit: Duration) -> Answ
     let mut text = Vec::new();
     output.rewind().map_err(fails)?;
     output.read_to_end(&mut text).map_err(fails)?;
+    let ended = match status {
+        Some(status) if status.code().is_none() => format!("ended by {status}\n"),
+        None => format!("not done within {} s\n", limit.as_secs()),
+        Some(_) => String::new(),
+    };
     Ok(Ran {
         passed: status.is_some_and(|status| status.success()),
         timed_out: status.is_none(),
         seconds: used.as_secs_f64(),
-        output: String::from_utf8_lossy(&text).into_owned(),
+        output: String::from_utf8_lossy(&text).into_owned() + &ended,
     })
 }
 
