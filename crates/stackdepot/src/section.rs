@@ -5,7 +5,7 @@
 //! lines are a valid empty ring or table, so that making one touches only its header.
 //! `cfg(loom)` puts boxes in the place of memory, because loom's atomics are no plain bytes.
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 use core::fmt;
 
 /// Bytes of a line.
@@ -15,6 +15,17 @@ pub(crate) const LINE_BYTES: usize = 64;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct WordLine(pub [AtomicU64; 8]);
+
+impl WordLine {
+    /// As a header: its magic number, and its other words by their place (0 beyond its end). Who sees
+    /// the magic number sees the words that were written before it.
+    pub(crate) fn header(&self) -> (u64, impl Fn(usize) -> u64 + '_) {
+        let WordLine(words) = self;
+        let word = |index: usize| words.get(index).map_or(0, |w| w.load(Ordering::Relaxed));
+        // ORDERING: Acquire, partner: `write_header` of the ring and of the live table.
+        (words[0].load(Ordering::Acquire), word)
+    }
+}
 
 /// Why memory is not taken for a ring or a live table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

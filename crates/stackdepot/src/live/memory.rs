@@ -6,7 +6,6 @@ use super::{LEAST_BUCKETS, LiveTable, buckets_in, image, line_count};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
 use crate::section::{LINE_BYTES, SectionError, WordLine};
-use crate::sync::Ordering;
 use core::num::NonZeroU64;
 
 /// Views lines that a table was made in before.
@@ -16,14 +15,7 @@ fn checked(lines: &[WordLine]) -> Result<LiveTable<'_>, SectionError> {
         given_bytes,
         needed_bytes: line_count(LEAST_BUCKETS) * LINE_BYTES as u64,
     };
-    let WordLine(header) = lines.first().ok_or(short)?;
-    // ORDERING: Acquire, partner: `write_header`.
-    let magic = header[0].load(Ordering::Acquire);
-    let word = |index: usize| {
-        header
-            .get(index)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
-    };
+    let (magic, word) = lines.first().ok_or(short)?.header();
     let bucket_count = image::checked_bucket_count(magic, word, given_bytes)?;
     LiveTable::view(lines, bucket_count).ok_or(short)
 }

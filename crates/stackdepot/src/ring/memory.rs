@@ -6,21 +6,14 @@ use super::{Ring, RingConfig, image};
 #[cfg(not(loom))]
 use crate::error::ConfigError;
 use crate::section::{LINE_BYTES, SectionError, WordLine};
-use crate::sync::Ordering;
 
 /// Views lines that a ring was made in before.
 fn checked(lines: &[WordLine]) -> Result<Ring<'_>, SectionError> {
-    let WordLine(header) = lines.first().ok_or(SectionError::TooShort {
+    let short = SectionError::TooShort {
         given_bytes: 0,
         needed_bytes: LINE_BYTES as u64,
-    })?;
-    // ORDERING: Acquire, partner: `write_header`.
-    let magic = header[0].load(Ordering::Acquire);
-    let word = |index: usize| {
-        header
-            .get(index)
-            .map_or(0, |word| word.load(Ordering::Relaxed))
     };
+    let (magic, word) = lines.first().ok_or(short)?.header();
     let config = image::checked_config(magic, word)?;
     Ring::view(lines, &config)
 }
