@@ -36,6 +36,11 @@ pub trait Peer: Sized {
     /// What tables call it.
     const NAME: &'static str;
 
+    /// Why it cannot be measured here, if so.
+    fn missing() -> Option<String> {
+        None
+    }
+
     /// A fresh store from untouched memory, made for this workload where the peer has a size.
     fn new(workload: &Workload) -> Self;
 

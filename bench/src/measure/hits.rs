@@ -1,0 +1,96 @@
+//! What is asked of a store that has every stack: saves, saves that wait for each other, fetches.
+
+use std::hint::black_box;
+
+use super::batch::Batch;
+use crate::figure::{Measure, Peer};
+use crate::machine::Watch;
+use crate::process::Round;
+use crate::workload::{MOST_FRAMES, Workload};
+
+/// Save of a stored stack, as many at once as the processor manages.
+pub const STORED: Measure = Measure("save stored");
+/// Save of a stored stack, each waiting for the one before.
+pub const DEPENDENT: Measure = Measure("save stored, dependent");
+/// Fetch of a stored stack into the caller's memory.
+pub const FETCH: Measure = Measure("fetch");
+
+/// Handles of a batch of fetches.
+const FETCH_BATCH: usize = 64;
+
+/// Fills the store and checks it; each round is the whole workload, once for each measure.
+pub fn start<'w, P: Peer + 'w>(workload: &'w Workload) -> Result<Round<'w>, String> {
+    let peer = P::new(workload);
+    let handles = fill(&peer, workload)?;
+    Ok(Box::new(move || {
+        Ok(vec![
+            stored(&peer, workload),
+            dependent(&peer, workload),
+            fetch(&peer, workload, &handles),
+        ])
+    }))
+}
+
+/// Saves every stack, and reads every one back.
+pub fn fill<P: Peer>(peer: &P, workload: &Workload) -> Result<Vec<u64>, String> {
+    let stacks = 0..workload.corpus.stack_count() as u32;
+    let handles: Vec<u64> = stacks
+        .map(|index| peer.save(workload.corpus.stack(index)))
+        .collect();
+    let mut out = [0; MOST_FRAMES];
+    let lost = (0u32..).zip(&handles).filter(|(index, handle)| {
+        let count = peer.fetch(**handle, &mut out);
+        out.get(..count) != Some(workload.corpus.stack(*index))
+    });
+    match lost.count() {
+        0 => Ok(handles),
+        count => Err(format!("{count} of {} stacks are not there", handles.len())),
+    }
+}
+
+fn stored<P: Peer>(peer: &P, workload: &Workload) -> f64 {
+    let mut watch = Watch::new();
+    let mut batch = Batch::new();
+    let mut stacks = workload.corpus.events().iter().map(|event| event.stack);
+    loop {
+        let count = batch.fill(workload, &mut stacks);
+        if count == 0 {
+            return watch.ns();
+        }
+        watch.time(count, || {
+            for frames in batch.stacks() {
+                black_box(peer.save(frames));
+            }
+        });
+    }
+}
+
+fn dependent<P: Peer>(peer: &P, workload: &Workload) -> f64 {
+    let mut watch = Watch::new();
+    let mut batch = Batch::new();
+    let mut stacks = workload.corpus.events().iter().map(|event| event.stack);
+    loop {
+        let count = batch.fill(workload, &mut stacks);
+        if count == 0 {
+            return watch.ns();
+        }
+        watch.time(count, || batch.each_after(|frames| peer.save(frames)));
+    }
+}
+
+fn fetch<P: Peer>(peer: &P, workload: &Workload, handles: &[u64]) -> f64 {
+    let mut watch = Watch::new();
+    let mut out = [0; MOST_FRAMES];
+    for events in workload.corpus.events().chunks(FETCH_BATCH) {
+        let mut wanted = [0; FETCH_BATCH];
+        for (place, event) in wanted.iter_mut().zip(events) {
+            *place = handles[event.stack as usize];
+        }
+        watch.time(events.len(), || {
+            for &handle in &wanted[..events.len()] {
+                black_box(peer.fetch(handle, black_box(&mut out)));
+            }
+        });
+    }
+    watch.ns()
+}

@@ -1,0 +1,6 @@
+//! Whoever is measured: ours, the limit, and the peers.
+
+pub mod library;
+pub mod limit;
+pub mod llvm;
+pub mod ours;
