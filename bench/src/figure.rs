@@ -1,8 +1,10 @@
 //! What is measured and who is measured: the words that the rest of the benchmark shares.
 //!
 //! Key types: [`Figure`] (the rounds of one side at one measure) and [`Peer`] with what some peers
-//! can do beyond it ([`Holding`]). Drivers are generic over these traits, so each side is compiled
+//! can do beyond it ([`Holding`], [`Ringed`], [`Shared`]). Drivers are generic over these traits, so each side is compiled
 //! into its own copy of the same loop.
+
+use stackdepot_corpus::Event;
 
 use crate::workload::Workload;
 
@@ -32,7 +34,7 @@ pub struct Figure {
 /// A side lives in a process of its own, so it may be global. `save` and what holds are called
 /// through the driver only; an implementation in Rust marks them `#[inline(never)]`, as the peers in
 /// C are calls too.
-pub trait Peer: Sized {
+pub trait Peer: Sized + 'static {
     /// What tables call it.
     const NAME: &'static str;
 
@@ -66,5 +68,16 @@ pub trait Holding: Peer {
     fn put(&self, held: u64);
 }
 
+/// A peer behind a ring of the newest events.
+pub trait Ringed: Peer {
+    /// Records an event with its stack, and ends the oldest one's claim on its own.
+    fn push(&self, event: &Event, frames: &[u64]);
+}
+
 /// A peer that threads may use at once.
-pub trait Shared: Peer + Sync {}
+pub trait Shared: Peer + Sync {
+    /// Saves what all threads save over and over, as somebody who keeps it would.
+    fn save_hot(&self, frames: &[u64]) -> u64 {
+        self.save(frames)
+    }
+}

@@ -91,15 +91,14 @@ pub fn untouched(bytes: usize) -> NonNull<u8> {
     NonNull::new(base.cast()).expect("mappings do not lie at 0")
 }
 
-/// Bytes of this process that are in memory.
+/// Bytes of this process' own memory that are resident: no files.
 pub fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text
-        .split(' ')
-        .nth(1)
-        .and_then(|field| field.parse().ok())
-        .unwrap_or_default();
-    pages * 4096
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.and_then(|kib| kib.parse::<u64>().ok())
+        .unwrap_or_default()
+        * 1024
 }
 
 /// Zero, but only once `value` is known: makes the next operation wait for the one before.

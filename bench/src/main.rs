@@ -33,7 +33,13 @@ fn main() {
             corpus: stackdepot_corpus::Corpus::open(&file).unwrap(),
             slot_count,
         };
-        let figures = measure::stored().run(&workload, rounds);
+        let mut figures = Vec::new();
+        for t in measure::tasks::all()
+            .into_iter()
+            .chain([measure::tasks::save_onto()])
+        {
+            figures.extend(t.run(&workload, rounds));
+        }
         for figure in figures {
             let mut r = figure.rounds.clone();
             r.sort_by(f64::total_cmp);

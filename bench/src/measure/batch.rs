@@ -5,7 +5,7 @@
 use crate::workload::{MOST_FRAMES, Workload};
 
 /// Words of a batch: a quarter of the smallest first-level cache.
-const BATCH_WORDS: usize = 1024;
+pub const BATCH_WORDS: usize = 1024;
 
 /// Some stacks, one after the other.
 pub struct Batch {

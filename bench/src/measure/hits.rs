@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use super::batch::Batch;
-use crate::figure::{Measure, Peer};
+use super::batch::{BATCH_WORDS, Batch};
+use crate::figure::{Holding, Measure, Peer};
 use crate::machine::Watch;
 use crate::process::Round;
 use crate::workload::{MOST_FRAMES, Workload};
@@ -12,6 +12,10 @@ use crate::workload::{MOST_FRAMES, Workload};
 pub const STORED: Measure = Measure("save stored");
 /// Save of a stored stack, each waiting for the one before.
 pub const DEPENDENT: Measure = Measure("save stored, dependent");
+/// The two with a reference taken, which is given back untimed.
+pub const HELD_STORED: Measure = Measure("save+acquire stored");
+/// See [`HELD_STORED`].
+pub const HELD_DEPENDENT: Measure = Measure("save+acquire stored, dependent");
 /// Fetch of a stored stack into the caller's memory.
 pub const FETCH: Measure = Measure("fetch");
 
@@ -19,7 +23,7 @@ pub const FETCH: Measure = Measure("fetch");
 const FETCH_BATCH: usize = 64;
 
 /// Fills the store and checks it; each round is the whole workload, once for each measure.
-pub fn start<'w, P: Peer + 'w>(workload: &'w Workload) -> Result<Round<'w>, String> {
+pub fn start<P: Peer>(workload: &Workload) -> Result<Round<'_>, String> {
     let peer = P::new(workload);
     let handles = fill(&peer, workload)?;
     Ok(Box::new(move || {
@@ -27,6 +31,32 @@ pub fn start<'w, P: Peer + 'w>(workload: &'w Workload) -> Result<Round<'w>, Stri
             stored(&peer, workload),
             dependent(&peer, workload),
             fetch(&peer, workload, &handles),
+        ])
+    }))
+}
+
+/// The same with a reference taken at each save.
+pub fn start_held<P: Holding>(workload: &Workload) -> Result<Round<'_>, String> {
+    let peer = P::new(workload);
+    let stacks = 0..workload.corpus.stack_count() as u32;
+    for index in stacks {
+        // Held to the end, so that what is given back below is never the last reference.
+        if peer.save_acquire(workload.corpus.stack(index)) == 0 {
+            return Err(format!("stack {index} was refused"));
+        }
+    }
+    Ok(Box::new(move || {
+        Ok(vec![
+            held(&peer, workload, |peer, batch, taken| {
+                taken.extend(batch.stacks().map(|frames| peer.save_acquire(frames)));
+            }),
+            held(&peer, workload, |peer, batch, taken| {
+                batch.each_after(|frames| {
+                    let held = peer.save_acquire(frames);
+                    taken.push(held);
+                    held
+                });
+            }),
         ])
     }))
 }
@@ -93,4 +123,23 @@ fn fetch<P: Peer>(peer: &P, workload: &Workload, handles: &[u64]) -> f64 {
         });
     }
     watch.ns()
+}
+
+fn held<P: Holding>(
+    peer: &P,
+    workload: &Workload,
+    mut save: impl FnMut(&P, &Batch, &mut Vec<u64>),
+) -> f64 {
+    let mut watch = Watch::new();
+    let mut batch = Batch::new();
+    let mut taken = Vec::with_capacity(BATCH_WORDS);
+    let mut stacks = workload.corpus.events().iter().map(|event| event.stack);
+    loop {
+        let count = batch.fill(workload, &mut stacks);
+        if count == 0 {
+            return watch.ns();
+        }
+        watch.time(count, || save(peer, &batch, &mut taken));
+        taken.drain(..).for_each(|held| peer.put(held));
+    }
 }

@@ -2,6 +2,10 @@
 
 pub mod batch;
 pub mod hits;
+pub mod onto;
+pub mod replay;
+pub mod tasks;
+pub mod threads;
 
 use crate::figure::{Figure, Measure, Peer};
 use crate::process::{Round, Worker};
@@ -9,6 +13,8 @@ use crate::workload::Workload;
 
 /// Some measures that are taken in one round.
 pub struct Task {
+    /// What `--only` calls it.
+    pub name: &'static str,
     /// Names and units of a round's values.
     pub measures: &'static [(Measure, &'static str)],
     /// Whether each round starts from untouched memory.
@@ -27,24 +33,13 @@ pub struct Side {
     pub start: for<'w> fn(&'w Workload) -> Result<Round<'w>, String>,
 }
 
-/// Stored stacks: every side that keeps them.
-pub fn stored() -> Task {
-    fn side<P: Peer + 'static>() -> Side {
+impl Side {
+    fn of<P: Peer>(start: for<'w> fn(&'w Workload) -> Result<Round<'w>, String>) -> Side {
         Side {
             name: P::NAME,
             missing: P::missing,
-            start: |workload| hits::start::<P>(workload),
+            start,
         }
-    }
-    use crate::peers::{limit::Limit, llvm::Llvm, ours::Ours};
-    Task {
-        measures: &[
-            (hits::STORED, "ns"),
-            (hits::DEPENDENT, "ns"),
-            (hits::FETCH, "ns"),
-        ],
-        is_fresh: false,
-        sides: vec![side::<Ours>(), side::<Llvm>(), side::<Limit>()],
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ffi::c_char;
 
 use super::library::{self, Library};
-use crate::figure::Peer;
+use crate::figure::{Peer, Shared};
 use crate::workload::Workload;
 
 const OBJECT: &str = "llvm";
@@ -68,3 +68,5 @@ impl Peer for Llvm {
         }
     }
 }
+
+impl Shared for Llvm {}

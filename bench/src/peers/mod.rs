@@ -2,5 +2,6 @@
 
 pub mod library;
 pub mod limit;
+pub mod linux;
 pub mod llvm;
 pub mod ours;

@@ -1,0 +1,142 @@
+//! The tasks: which measures are taken together, and who takes part.
+
+use super::{Side, Task, hits, onto, replay, threads};
+use crate::peers::limit::Limit;
+use crate::peers::linux::{Linux, LinuxReferenced};
+use crate::peers::llvm::Llvm;
+use crate::peers::ours::Ours;
+
+/// All of them. [`onto`] needs no workload and is apart.
+pub fn all() -> Vec<Task> {
+    vec![
+        stored(),
+        held_stored(),
+        first(),
+        resident_held(),
+        held(),
+        ring(),
+        scaling(),
+    ]
+}
+
+/// Saves and fetches of stored stacks.
+fn stored() -> Task {
+    Task {
+        name: "stored",
+        measures: &[
+            (hits::STORED, "ns"),
+            (hits::DEPENDENT, "ns"),
+            (hits::FETCH, "ns"),
+        ],
+        is_fresh: false,
+        sides: vec![
+            Side::of::<Ours>(hits::start::<Ours>),
+            Side::of::<Llvm>(hits::start::<Llvm>),
+            Side::of::<Linux>(hits::start::<Linux>),
+            Side::of::<Limit>(hits::start::<Limit>),
+        ],
+    }
+}
+
+/// Saves of stored stacks that take a reference.
+fn held_stored() -> Task {
+    Task {
+        name: "held-stored",
+        measures: &[(hits::HELD_STORED, "ns"), (hits::HELD_DEPENDENT, "ns")],
+        is_fresh: false,
+        sides: vec![
+            Side::of::<Ours>(hits::start_held::<Ours>),
+            Side::of::<LinuxReferenced>(hits::start_held::<LinuxReferenced>),
+        ],
+    }
+}
+
+/// The first pass, and the memory after it.
+fn first() -> Task {
+    Task {
+        name: "first",
+        measures: &[(replay::FIRST, "ns"), (replay::RESIDENT, "bytes")],
+        is_fresh: true,
+        sides: vec![
+            Side::of::<Ours>(replay::first::<Ours>),
+            Side::of::<Llvm>(replay::first::<Llvm>),
+            Side::of::<Linux>(replay::first::<Linux>),
+            Side::of::<Limit>(replay::first::<Limit>),
+        ],
+    }
+}
+
+/// The memory of stacks that are all held.
+fn resident_held() -> Task {
+    Task {
+        name: "resident-held",
+        measures: &[(replay::RESIDENT_HELD, "bytes")],
+        is_fresh: true,
+        sides: vec![
+            Side::of::<Ours>(replay::resident_held::<Ours>),
+            Side::of::<LinuxReferenced>(replay::resident_held::<LinuxReferenced>),
+        ],
+    }
+}
+
+/// Objects that hold their stacks.
+fn held() -> Task {
+    Task {
+        name: "held",
+        measures: &[(replay::HELD, "ns")],
+        is_fresh: true,
+        sides: vec![
+            Side::of::<Ours>(replay::held::<Ours>),
+            Side::of::<LinuxReferenced>(replay::held::<LinuxReferenced>),
+        ],
+    }
+}
+
+/// The ring of the newest events.
+fn ring() -> Task {
+    Task {
+        name: "ring",
+        measures: &[(replay::RING, "ns")],
+        is_fresh: true,
+        sides: vec![
+            Side::of::<Ours>(replay::ring::<Ours>),
+            Side::of::<LinuxReferenced>(replay::ring::<LinuxReferenced>),
+        ],
+    }
+}
+
+/// Threads on stored stacks.
+fn scaling() -> Task {
+    Task {
+        name: "threads",
+        measures: &[
+            (threads::TWO, "times"),
+            (threads::ALL, "times"),
+            (threads::HOT_TWO, "times"),
+            (threads::HOT_ALL, "times"),
+        ],
+        is_fresh: false,
+        sides: vec![
+            Side::of::<Ours>(threads::start::<Ours>),
+            Side::of::<Llvm>(threads::start::<Llvm>),
+            Side::of::<Linux>(threads::start::<Linux>),
+            Side::of::<LinuxReferenced>(threads::start::<LinuxReferenced>),
+        ],
+    }
+}
+
+/// `save_onto`, ours alone.
+pub fn save_onto() -> Task {
+    Task {
+        name: "onto",
+        measures: &[
+            (onto::PLAIN_8, "ns"),
+            (onto::ONTO_16, "ns"),
+            (onto::ONTO_256, "ns"),
+            (onto::ONTO_18, "ns"),
+            (onto::ONTO_248, "ns"),
+        ],
+        is_fresh: false,
+        sides: vec![Side::of::<Ours>(onto::start)],
+    }
+}
