@@ -34,7 +34,7 @@ type Answer<T> = Result<T, String>;
 const USAGE: &str = "usage: cargo xtask TASK
   check                            format, lints, documentation, layers, file sizes, orderings, paths
   test [--quick]                   check, every test of the workspace, and the loom models
-  overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack (bar 7)
+  overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack, sampled
   bars [N...]                      the acceptance bars that a machine can check (default: all)
   loom [--within SECONDS] [FILTER] the models of the core, on a copy with loom's search mended
   ordering-mutants [--sample N] [--part I/N] [--within SECONDS] [--again]

@@ -118,9 +118,19 @@ pub fn cpp_compile(house: &House, work: &Path) -> Answer<Workload> {
 
 /// The program with 200 short-lived threads.
 pub fn short_threads(house: &House) -> Answer<Workload> {
+    of_ours(house, "200 threads", "short_threads")
+}
+
+/// Four threads of nothing but malloc and free.
+pub fn malloc_only(house: &House) -> Answer<Workload> {
+    of_ours(house, "malloc only", "malloc_only")
+}
+
+/// A program of `xtask/programs`, without arguments.
+fn of_ours(house: &House, name: &'static str, program: &str) -> Answer<Workload> {
     Ok(Workload {
-        name: "200 threads",
-        program: house.program("short_threads")?.into(),
+        name,
+        program: house.program(program)?.into(),
         arguments: Vec::new(),
         stdin: None,
         variables: Vec::new(),

@@ -52,7 +52,11 @@ pub enum Verb {
 Example:
   stackdepot run -- sqlite3 my.db 'select count(*) from t'
   stackdepot run --bytes 256M -o build.rec -- make -j8
+  stackdepot run --sample 512K -- my-service
 
+With --sample a block is recorded with a chance that grows with its size, from its alloc to its free,
+so that what is recorded costs little and what holds much memory is found all the same; sums are
+estimates then, and `who` knows the recorded blocks alone.
 K, M and G are powers of 1024. The files of all processes of the run together stay within --bytes.
 The program keeps its stdin, stdout, signals and exit status. 125 is the exit status when the
 program cannot be recorded, 126 when it cannot be executed, 127 when it is not found.")]
@@ -60,6 +64,9 @@ pub struct RunArguments {
     /// Most bytes for the files of the whole run
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     pub bytes: String,
+    /// Record about one block in every SIZE bytes allocated, not every block
+    #[arg(long, value_name = "SIZE")]
+    pub sample: Option<String>,
     /// Record into FILE (children: FILE.PID-N) instead of ./stackdepot.PID
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

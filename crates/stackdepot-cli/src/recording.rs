@@ -109,6 +109,12 @@ impl Recording {
         self.snapshot.info()
     }
 
+    /// With `run --sample`, the bytes from one sample to the next.
+    pub fn sample_bytes(&self) -> Option<u64> {
+        let sampling = self.info().sampling;
+        sampling.is_on().then(|| sampling.sample_bytes())
+    }
+
     /// The program's path.
     pub fn program(&self) -> String {
         plain(&String::from_utf8_lossy(&self.info().executable))

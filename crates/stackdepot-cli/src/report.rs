@@ -29,6 +29,7 @@ struct Document<R: Serialize> {
     region_bytes: u64,
     events: u64,
     sampled: bool,
+    sample_bytes: Option<u64>,
     lost: Lost,
     live: Live,
     stacks: R,
@@ -112,6 +113,7 @@ fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<E
         region_bytes: recording.info().file_bytes,
         events: recording.snapshot.ring_stats().events,
         sampled: recording.snapshot.is_sampled(),
+        sample_bytes: recording.sample_bytes(),
         lost: recording.lost(),
         live: Live {
             count: live.count,
@@ -208,13 +210,21 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
             text::counted(without_stack.count, "block"),
         );
     }
+    let about = recording.sample_bytes().map_or("", |_| "~");
     let _ = writeln!(
         text,
-        "total  {} in {}, {} events",
+        "total  {about}{} in {about}{}, {} events",
         text::bytes(total.bytes),
         text::counted(total.count, "block"),
         text::count(recording.snapshot.ring_stats().events),
     );
+    if let Some(bytes) = recording.sample_bytes() {
+        let _ = writeln!(
+            text,
+            "sample about one block in every {} allocated was recorded",
+            text::bytes(bytes)
+        );
+    }
     write_wrong(text, recording);
     write_lost(text, recording.lost().worth_telling());
 }

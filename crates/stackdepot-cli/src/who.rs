@@ -68,6 +68,7 @@ pub fn perform(arguments: &WhoArguments) -> Result<ExitCode, Failure> {
     recording.note_gaps();
     if !is_known {
         note_radix(&arguments.address);
+        note_sample(&recording);
     }
     done.map(|code| {
         if is_known {
@@ -84,6 +85,16 @@ fn note_radix(text: &str) {
     if is_hexadecimal && text.bytes().all(|byte| byte.is_ascii_digit()) && text.len() > 1 {
         output::note(&format!(
             "{text} was read as a decimal number; if it is hexadecimal, write 0x{text}"
+        ));
+    }
+}
+
+/// Most blocks of a sampled run are not recorded.
+fn note_sample(recording: &Recording) {
+    if let Some(bytes) = recording.sample_bytes() {
+        output::note(&format!(
+            "recorded with --sample: about one block in every {} allocated is known",
+            text::bytes(bytes)
         ));
     }
 }

@@ -24,6 +24,8 @@ pub struct Orders {
     path_length: usize,
     /// Bytes of all region files of the run together.
     pub total_bytes: usize,
+    /// On average one block in so many bytes is recorded; 0: every block.
+    pub sample_bytes: u64,
     /// Every how many events a second stack is taken by libunwind; 0: never.
     pub check_interval: u32,
 }
@@ -37,6 +39,7 @@ static ORDERS: Cell = Cell(UnsafeCell::new(Orders {
     path: [0; PATH_BYTES],
     path_length: 0,
     total_bytes: 0,
+    sample_bytes: 0,
     check_interval: 0,
 }));
 
@@ -65,6 +68,7 @@ pub unsafe fn read() -> &'static Orders {
             }
         }
         b"STACKDEPOT_BYTES" => orders.total_bytes = number(value).unwrap_or(0),
+        b"STACKDEPOT_SAMPLE" => orders.sample_bytes = number(value).unwrap_or(0) as u64,
         b"STACKDEPOT_CHECK" => orders.check_interval = number(value).unwrap_or(0) as u32,
         _ => {}
     });

@@ -10,8 +10,8 @@ use core::ptr::{copy_nonoverlapping, null_mut};
 use crate::hook::entry;
 use crate::record::Resize;
 use crate::symbols::{Real, real};
-use crate::thread::{Frame, Purpose, enter};
-use crate::{arena, unwind};
+use crate::thread::{Frame, PassedOver, Purpose, enter, meets_mark, passes_over};
+use crate::{arena, sampled, unwind};
 
 entry!(malloc, "rsi", malloc_body);
 entry!(calloc, "rdx", calloc_body);
@@ -38,6 +38,32 @@ pub unsafe fn alloc_with(
     size: usize,
     allocate: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
+    if passes_over(size) {
+        return call_real(purpose, allocate);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { recorded_alloc_with(frame, purpose, size, allocate) }
+}
+
+/// The alloc of a block that is not recorded. What an `operator new` allocates belongs to it; the
+/// functions of C that we know allocate nothing by a call that a hook sees.
+#[inline(always)]
+fn call_real(purpose: Purpose, allocate: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    let _own = (purpose == Purpose::New).then(PassedOver::begin);
+    allocate()
+}
+
+/// Apart, so that a call which passes over saves no registers for it.
+#[inline(never)]
+unsafe fn recorded_alloc_with(
+    frame: *const Frame,
+    purpose: Purpose,
+    size: usize,
+    allocate: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    if !meets_mark(size) {
+        return call_real(purpose, allocate);
+    }
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let call = unsafe { enter(frame, purpose) };
     let block = allocate();
@@ -60,6 +86,21 @@ pub unsafe fn free_with(
     if block.is_null() || arena::owns(block) {
         return;
     }
+    if sampled::is_left_out(block as usize) {
+        return release();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { recorded_free_with(frame, purpose, block, release) };
+}
+
+/// Apart, as for allocs.
+#[inline(never)]
+unsafe fn recorded_free_with(
+    frame: *const Frame,
+    purpose: fn(usize) -> Purpose,
+    block: *mut c_void,
+    release: impl FnOnce(),
+) {
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let call = unsafe { enter(frame, purpose(block as usize)) };
     if let Some(call) = &call {
@@ -77,6 +118,11 @@ pub unsafe fn resize_with(
     size: usize,
     resize: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
+    if sampled::is_left_out(block as usize) {
+        // The old block is not recorded, so that all there may be is a new one.
+        // SAFETY: the caller's promise.
+        return unsafe { alloc_with(frame, Purpose::C, size, resize) };
+    }
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let Some(call) = (unsafe { enter(frame, Purpose::C) }) else {
         return resize();

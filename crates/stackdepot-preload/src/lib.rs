@@ -40,6 +40,7 @@ mod memory;
 mod modules;
 mod process;
 mod record;
+mod sampled;
 mod scratch;
 mod symbols;
 mod thread;

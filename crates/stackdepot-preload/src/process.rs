@@ -18,10 +18,11 @@ use core::sync::atomic::{
 use stackdepot_region::counters::Counter;
 use stackdepot_region::format::HEADER_BYTES;
 use stackdepot_region::ledger::Ledger;
-use stackdepot_region::writer::RegionWriter;
+use stackdepot_region::poisson::ByteSampling;
+use stackdepot_region::writer::{RegionWriter, Scope};
 
 use crate::scratch::MAX_FRAMES;
-use crate::{environment, memory, modules, scratch, thread, unwind};
+use crate::{environment, memory, modules, sampled, scratch, thread, unwind};
 
 /// What one process records with; never freed, so that a thread may always finish with it.
 pub struct Recorder {
@@ -29,6 +30,8 @@ pub struct Recorder {
     pub region: RegionWriter,
     /// How many fork generations lie between the program's start and this process, from 1.
     pub epoch: u32,
+    /// Which blocks are recorded.
+    pub sampling: ByteSampling,
     /// Every how many events a second stack is taken; 0: never.
     pub check_interval: u32,
     executable: Path,
@@ -58,6 +61,7 @@ impl Recorder {
         let region = &self.region;
         let is_first = self.epoch == 1;
         is_first
+            && !self.sampling.is_on()
             && region.counters.value(Counter::EventsUnrecorded) == 0
             && region.live.stats().lost == 0
     }
@@ -280,9 +284,14 @@ fn start() -> Option<&'static Recorder> {
     }
     // Last: a child that another thread forks meanwhile does all of it again.
     EPOCH.store(epoch + 1, Ordering::Relaxed);
-    let region = open_region(path, orders.total_bytes)?;
+    let scope = Scope {
+        max_frames: MAX_FRAMES as u32,
+        sampling: ByteSampling::new(orders.sample_bytes),
+    };
+    let region = open_region(path, orders.total_bytes, scope)?;
     make_end_key();
-    publish(region, epoch + 1, orders.check_interval)
+    sampled::start(scope.sampling);
+    publish(region, epoch + 1, scope.sampling, orders.check_interval)
 }
 
 /// A fork's child takes over what its parent left in memory.
@@ -293,17 +302,22 @@ fn become_child() {
     unwind::fork_child(scratch::unwinder_of(scratch));
 }
 
-fn open_region(path: &core::ffi::CStr, total_bytes: usize) -> Option<RegionWriter> {
+fn open_region(path: &core::ffi::CStr, total_bytes: usize, scope: Scope) -> Option<RegionWriter> {
     // SAFETY: null, or a mapping of the ledger that is never taken away.
     let ledger = unsafe { LEDGER.load(Ordering::Relaxed).as_ref() };
     let opened = match ledger {
-        Some(ledger) => RegionWriter::create_child(ledger, path, MAX_FRAMES as u32),
-        None => RegionWriter::join_run(path, total_bytes as u64, MAX_FRAMES as u32),
+        Some(ledger) => RegionWriter::create_child(ledger, path, scope),
+        None => RegionWriter::join_run(path, total_bytes as u64, scope),
     };
     opened.ok()
 }
 
-fn publish(region: RegionWriter, epoch: u32, check_interval: u32) -> Option<&'static Recorder> {
+fn publish(
+    region: RegionWriter,
+    epoch: u32,
+    sampling: ByteSampling,
+    check_interval: u32,
+) -> Option<&'static Recorder> {
     let place = memory::map(size_of::<Recorder>())?
         .cast::<Recorder>()
         .as_ptr();
@@ -311,6 +325,7 @@ fn publish(region: RegionWriter, epoch: u32, check_interval: u32) -> Option<&'st
     let recorder: &'static Recorder = unsafe {
         (&raw mut (*place).region).write(region);
         (&raw mut (*place).epoch).write(epoch);
+        (&raw mut (*place).sampling).write(sampling);
         (&raw mut (*place).check_interval).write(check_interval);
         (*place).executable.read_executable();
         &*place

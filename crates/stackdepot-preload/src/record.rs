@@ -16,7 +16,8 @@ use stackdepot_region::counters::Counter;
 use stackdepot_region::writer::RegionWriter;
 
 use crate::check;
-use crate::thread::Call;
+use crate::sampled;
+use crate::thread::{Call, meets_mark, passes_over};
 use crate::unwind::{self, paths::Path};
 
 /// The words of a stack's payload.
@@ -63,11 +64,24 @@ impl Call {
         self.start_recording();
         self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
-        self.with_stack(|stack| {
-            let removed = self.take_out(address as u64);
-            self.record_free(stack, address as u64, time, &removed);
-        });
+        if self.recorder.sampling.is_on() {
+            self.freed_if_recorded(address as u64, time);
+        } else {
+            self.with_stack(|stack| {
+                let removed = self.take_out(address as u64);
+                self.record_free(stack, address as u64, time, &removed);
+            });
+        }
         self.stop_recording();
+    }
+
+    /// A free while most blocks are left out: one that is not known says nothing.
+    #[cold]
+    fn freed_if_recorded(&self, address: u64, time: u64) {
+        let removed = self.take_out(address);
+        if let Removed::Block(_) = removed {
+            self.with_stack(|stack| self.record_free(stack, address, time, &removed));
+        }
     }
 
     /// A realloc comes: the old block leaves the record, for another thread may be given its
@@ -87,10 +101,18 @@ impl Call {
     pub fn resized(&self, old: Resize, address: usize, size: usize) {
         self.start_recording();
         let time = tsc();
-        self.with_stack(|stack| {
-            self.record_free(stack, old.address, old.time, &old.removed);
-            self.record_alloc(stack, address as u64, size as u64, time);
-        });
+        let frees = self.is_told(&old.removed);
+        let allocates = !passes_over(size) && meets_mark(size);
+        if frees || allocates {
+            self.with_stack(|stack| {
+                if frees {
+                    self.record_free(stack, old.address, old.time, &old.removed);
+                }
+                if allocates {
+                    self.record_alloc(stack, address as u64, size as u64, time);
+                }
+            });
+        }
         self.recorder
             .region
             .counters
@@ -101,7 +123,9 @@ impl Call {
     /// The realloc to no bytes freed the block.
     pub fn resized_to_nothing(&self, old: Resize) {
         self.start_recording();
-        self.with_stack(|stack| self.record_free(stack, old.address, old.time, &old.removed));
+        if self.is_told(&old.removed) {
+            self.with_stack(|stack| self.record_free(stack, old.address, old.time, &old.removed));
+        }
         self.stop_recording();
     }
 
@@ -114,15 +138,22 @@ impl Call {
         self.stop_recording();
     }
 
+    /// Whether a free is recorded: with sampling only that of a recorded block.
+    fn is_told(&self, removed: &Removed) -> bool {
+        !self.recorder.sampling.is_on() || matches!(removed, Removed::Block(_))
+    }
+
     fn record_alloc(&self, stack: &Stack<'_>, address: u64, size: u64, time: u64) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let thread = self.tid();
         let saved = self.save(stack, Hold::ReferenceAndLease);
         if let Some(saved) = saved {
-            region
-                .depot
-                .add_payload_words(saved.handle, payload::ALLOCATED, &[1, size]);
+            region.depot.add_payload_words(
+                saved.handle,
+                payload::ALLOCATED,
+                &self.share(address, size, time),
+            );
         }
         let weak = saved.map(|saved| saved.weak);
         self.keep(
@@ -159,7 +190,7 @@ impl Call {
                 event.other_stack = block
                     .stack
                     .filter(|stack| region.depot.renew(*stack).is_ok());
-                release(&region.depot, block);
+                self.release(address, block);
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
@@ -193,11 +224,13 @@ impl Call {
     fn take_out(&self, address: u64) -> Removed {
         let region = &self.recorder.region;
         let removed = region.live.remove(address);
-        if let Removed::Block(LiveBlock {
-            stack: Some(stack), ..
-        }) = removed
-        {
-            region.depot.prefetch(stack);
+        if let Removed::Block(block) = removed {
+            if let Some(stack) = block.stack {
+                region.depot.prefetch(stack);
+            }
+            if self.recorder.sampling.is_on() {
+                sampled::remove(address);
+            }
         }
         removed
     }
@@ -205,20 +238,43 @@ impl Call {
     /// Enters a block, with its reference, into the live table, and settles what came back.
     fn keep(&self, address: u64, block: &LiveBlock) {
         let region = &self.recorder.region;
-        match region.live.insert(address, block) {
+        let inserted = region.live.insert(address, block);
+        if self.recorder.sampling.is_on() {
+            sampled::settle(address, &inserted);
+        }
+        match inserted {
             Inserted::Stored => {}
-            Inserted::Replaced(unseen) => release(&region.depot, &unseen),
+            Inserted::Replaced(unseen) => self.release(address, &unseen),
             Inserted::PushedOut(other) => put(&region.depot, other.stack),
             Inserted::Unsampled => put(&region.depot, block.stack),
             Inserted::UnsampledReplaced(unseen) => {
                 put(&region.depot, block.stack);
-                release(&region.depot, &unseen);
+                self.release(address, &unseen);
             }
             Inserted::Contended => {
                 put(&region.depot, block.stack);
                 region.counters.count(Counter::LiveTableFull);
             }
         }
+    }
+
+    /// A free was seen or is implied: the block counts as freed and gives its reference back.
+    fn release(&self, address: u64, block: &LiveBlock) {
+        let Some(stack) = block.stack else { return };
+        let depot = &self.recorder.region.depot;
+        let share = self.share(address, block.size, block.time);
+        depot.put_with_payload(depot.handle_of(stack), payload::FREED, &share);
+    }
+
+    /// Blocks and bytes that a block adds to its stack's payload, the same at its alloc and its free.
+    #[inline]
+    fn share(&self, address: u64, size: u64, time: u64) -> [u64; 2] {
+        if !self.recorder.sampling.is_on() {
+            return [1, size];
+        }
+        let random = (address ^ time.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let share = self.recorder.sampling.share(size, random);
+        [share.count, share.bytes]
     }
 
     fn fill(&self, place: Place, event: &Event) {
@@ -261,12 +317,6 @@ impl Call {
             path: walk.path,
         }
     }
-}
-
-/// A free was seen or is implied: the block counts as freed and gives its reference back.
-fn release(depot: &Depot<'_>, block: &LiveBlock) {
-    let Some(stack) = block.stack else { return };
-    depot.put_with_payload(depot.handle_of(stack), payload::FREED, &[1, block.size]);
 }
 
 fn put(depot: &Depot<'_>, stack: Option<WeakHandle>) {

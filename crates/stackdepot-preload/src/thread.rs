@@ -1,6 +1,6 @@
 //! What each thread keeps: which hook it is in, its number, its scratch memory.
 //!
-//! The state lives in 64 bytes of static TLS that this file defines in assembly and reaches by the
+//! The state lives in 128 bytes of static TLS that this file defines in assembly and reaches by the
 //! initial-exec model: stable `thread_local!` in a shared library calls `__tls_get_addr`, which
 //! may allocate. A hook [`enter`]s; the [`Call`] that it gets back is its right to record, and
 //! gives the thread's state back when dropped, also when a C++ exception passes through.
@@ -21,7 +21,9 @@ use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
+use stackdepot_region::clock::tsc;
 use stackdepot_region::counters::Counter;
+use stackdepot_region::poisson::ByteSampling;
 
 use crate::process::{self, Recorder};
 use crate::scratch::{self, Scratch};
@@ -97,6 +99,10 @@ pub struct Thread {
     /// Calls lost in RECORDING_NESTED.
     lost_count: Cell<u32>,
     scratch: Cell<*mut Scratch>,
+    /// With sampling: bytes to the next mark, and the generator of these gaps; 0: not seeded yet.
+    gap: Cell<u64>,
+    random: Cell<u64>,
+    unused: [u64; 6],
 }
 
 const C_PURPOSE: usize = 0;
@@ -104,17 +110,17 @@ const NEW_PURPOSE: usize = 1;
 
 const _: () = assert!(size_of::<Thread>() == THREAD_BYTES);
 /// As the assembly below says.
-const THREAD_BYTES: usize = 64;
+const THREAD_BYTES: usize = 128;
 
 global_asm!(
     ".pushsection .tbss.stackdepot_thread,\"awT\",@nobits",
     ".hidden stackdepot_thread",
     ".globl stackdepot_thread",
     ".type stackdepot_thread,@object",
-    ".size stackdepot_thread,64",
+    ".size stackdepot_thread,128",
     ".balign 64",
     "stackdepot_thread:",
-    ".zero 64",
+    ".zero 128",
     ".popsection",
 );
 
@@ -190,6 +196,54 @@ pub unsafe fn enter(frame: *const Frame, purpose: Purpose) -> Option<Call> {
         State::Calling
     });
     Some(call)
+}
+
+/// Whether no mark of `run --sample` hits an alloc of `size` bytes: then nothing is to be done for it.
+/// Never without sampling, nor when the thread's gap is used up: [`meets_mark`] then decides.
+#[inline(always)]
+pub fn passes_over(size: usize) -> bool {
+    let thread = current();
+    let weight = ByteSampling::weight(size as u64);
+    let gap = thread.gap.get();
+    let passes = weight < gap;
+    if passes {
+        thread.gap.set(gap - weight);
+    }
+    passes
+}
+
+/// Whether an alloc that does not pass over is to be recorded: every one, or one that a mark hits.
+#[inline]
+pub fn meets_mark(size: usize) -> bool {
+    match process::recorder() {
+        Some(recorder) if recorder.sampling.is_on() => {
+            current().meets_mark(size, recorder.sampling)
+        }
+        _ => true,
+    }
+}
+
+/// While an `operator new` is passed over: what it allocates is its own and counts no second time.
+pub struct PassedOver {
+    thread: &'static Thread,
+    gap: u64,
+}
+
+impl PassedOver {
+    /// From here on the thread's allocs pass over, until this is dropped.
+    #[inline(always)]
+    pub fn begin() -> PassedOver {
+        let thread = current();
+        let gap = thread.gap.replace(ByteSampling::NEVER);
+        PassedOver { thread, gap }
+    }
+}
+
+impl Drop for PassedOver {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.thread.gap.set(self.gap);
+    }
 }
 
 impl Call {
@@ -289,6 +343,33 @@ impl Drop for Call {
 }
 
 impl Thread {
+    /// Whether the mark is in a block that the gap does not reach past. The gap of a thread's first
+    /// block is drawn only now.
+    #[cold]
+    fn meets_mark(&self, size: usize, sampling: ByteSampling) -> bool {
+        if self.random.get() == 0 {
+            // Odd, so never 0 again: the generator permutes.
+            self.random
+                .set(tsc() ^ core::ptr::from_ref(self) as u64 | 1);
+            self.gap.set(self.draw(sampling));
+            if passes_over(size) {
+                return false;
+            }
+        }
+        self.gap.set(self.draw(sampling));
+        true
+    }
+
+    /// The next gap, from a xorshift generator.
+    fn draw(&self, sampling: ByteSampling) -> u64 {
+        let mut random = self.random.get();
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        self.random.set(random);
+        sampling.gap(random.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
     /// A call came while the thread is in a hook: `None` not recorded, `Some(is_nested)` recorded.
     #[cold]
     fn nesting(&self, frame: &Frame, purpose: Purpose, recorder: &Recorder) -> Option<bool> {

@@ -18,7 +18,7 @@ use crate::clock::ClockPair;
 /// The first eight bytes of every region file, stored when all else is in place.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDPREG");
 /// The version of the layout that this crate writes and reads.
-pub const FORMAT_VERSION: u64 = 2;
+pub const FORMAT_VERSION: u64 = 3;
 /// Sections start and end at multiples of this.
 pub const PAGE_BYTES: usize = 4096;
 /// Header, ledger and counters.
@@ -153,6 +153,9 @@ pub struct FileHeader {
     pub clock_last: ClockWords,
     /// Digest of the namespaces in which `pid` and `start_ticks` are meant; 0 unknown.
     pub namespace: AtomicU64,
+    /// On average one in so many bytes is sampled ([`ByteSampling`](crate::poisson::ByteSampling));
+    /// 0: every block is recorded.
+    pub sample_bytes: AtomicU64,
 }
 
 const _: () = assert!(size_of::<FileHeader>() <= PAGE_BYTES);

@@ -27,6 +27,7 @@ pub mod ledger;
 mod mapping;
 pub mod modules;
 pub mod plan;
+pub mod poisson;
 pub mod process;
 pub mod reader;
 mod reopen;

@@ -98,7 +98,7 @@ impl Mapping {
             references: true,
             lease_ticks: plan.ring.lease_ticks(),
             payload_words: PAYLOAD_WORDS,
-            max_frames: options.max_frames,
+            max_frames: options.scope.max_frames,
             seed: sys::random_word(),
             ..Config::new(plan.section(SectionName::Depot).bytes)
         };
@@ -152,6 +152,8 @@ impl Mapping {
             row.bytes.store(section.bytes as u64, relaxed);
         }
         header.is_child.store(u64::from(options.is_child), relaxed);
+        let sampling = options.scope.sampling;
+        header.sample_bytes.store(sampling.sample_bytes(), relaxed);
         self.write_owner();
         let clock = ClockPair::now();
         header.clock_start.store(&clock);

@@ -24,6 +24,7 @@ use crate::ledger::{Ledger, PATH_LIMIT, Reservation, child_path};
 use crate::mapping::Mapping;
 use crate::modules::ModuleTable;
 use crate::plan::{child_file_bytes, first_file_bytes, plan};
+use crate::poisson::ByteSampling;
 use crate::process::ProcessId;
 use crate::sys::{self, Errno, Fd};
 
@@ -39,8 +40,27 @@ pub struct CreateOptions {
     pub run_bytes: u64,
     /// Whether it is a later file of a run.
     pub is_child: bool,
+    /// What is recorded, and how much of it.
+    pub scope: Scope,
+}
+
+/// What a recorder asks of every file of its run.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
     /// Longer stacks are cut.
     pub max_frames: u32,
+    /// Which blocks are recorded.
+    pub sampling: ByteSampling,
+}
+
+impl Scope {
+    /// Every block, with stacks of so many frames.
+    pub fn of_every_block(max_frames: u32) -> Scope {
+        Scope {
+            max_frames,
+            sampling: ByteSampling::default(),
+        }
+    }
 }
 
 impl CreateOptions {
@@ -50,7 +70,7 @@ impl CreateOptions {
             file_bytes,
             run_bytes: file_bytes,
             is_child: false,
-            max_frames: 256,
+            scope: Scope::of_every_block(256),
         }
     }
 }
@@ -105,7 +125,7 @@ impl RegionWriter {
     pub fn join_run(
         first_path: &CStr,
         run_bytes: u64,
-        max_frames: u32,
+        scope: Scope,
     ) -> Result<RegionWriter, CreateError> {
         // First of all: a run has one first file, and its later processes must not set aside its bytes.
         let ledger = match map_ledger(first_path) {
@@ -114,7 +134,7 @@ impl RegionWriter {
                     file_bytes: first_file_bytes(run_bytes),
                     run_bytes,
                     is_child: false,
-                    max_frames,
+                    scope,
                 };
                 match RegionWriter::create(first_path, &options) {
                     Err(CreateError::Exists) => map_ledger(first_path)?,
@@ -123,7 +143,7 @@ impl RegionWriter {
             }
             found => found?,
         };
-        RegionWriter::create_child(ledger, first_path, max_frames)
+        RegionWriter::create_child(ledger, first_path, scope)
     }
 
     /// Gets a later file of a run whose ledger is mapped already: for the child of a fork, which
@@ -134,13 +154,13 @@ impl RegionWriter {
     pub fn create_child(
         ledger: &'static Ledger,
         first_path: &CStr,
-        max_frames: u32,
+        scope: Scope,
     ) -> Result<RegionWriter, CreateError> {
         let options = CreateOptions {
             file_bytes: child_file_bytes(ledger.total_bytes()),
             run_bytes: ledger.total_bytes(),
             is_child: true,
-            max_frames,
+            scope,
         };
         let made = make_child(ledger, first_path, &options);
         if made.is_err() {

@@ -8,7 +8,7 @@ use std::path::Path;
 use common::*;
 use stackdepot_region::error::CreateError;
 use stackdepot_region::reader::RegionFile;
-use stackdepot_region::writer::RegionWriter;
+use stackdepot_region::writer::{RegionWriter, Scope};
 
 const MIB: u64 = 1 << 20;
 
@@ -46,7 +46,7 @@ fn bytes_of_all_files_stay_below_the_bound_while_processes_come_and_go() {
     let directory = Directory::new();
     let first = c_path(&directory.path("first"));
     let total_bytes = 16 * MIB;
-    let writer = RegionWriter::join_run(&first, total_bytes, 64).unwrap();
+    let writer = RegionWriter::join_run(&first, total_bytes, Scope::of_every_block(64)).unwrap();
     assert_eq!(writer.file_bytes() as u64, 8 * MIB);
     let mut running: Vec<i32> = Vec::new();
     let (mut started, mut most_bytes) = (0u64, 0);
@@ -54,7 +54,7 @@ fn bytes_of_all_files_stay_below_the_bound_while_processes_come_and_go() {
         if started < 150 && running.len() < 12 {
             let seed = started + 1;
             running.push(fork(|| {
-                match RegionWriter::join_run(&first, total_bytes, 64) {
+                match RegionWriter::join_run(&first, total_bytes, Scope::of_every_block(64)) {
                     Ok(writer) => {
                         churn(&writer, 0, seed, 100, |round| round < 20 + seed % 50 * 40);
                         if seed % 3 == 0 {
@@ -103,10 +103,10 @@ fn bytes_of_all_files_stay_below_the_bound_while_processes_come_and_go() {
 fn later_process_gets_a_sixteenth_and_is_marked_as_such() {
     let directory = Directory::new();
     let first = c_path(&directory.path("first"));
-    let writer = RegionWriter::join_run(&first, 64 * MIB, 64).unwrap();
+    let writer = RegionWriter::join_run(&first, 64 * MIB, Scope::of_every_block(64)).unwrap();
     assert_eq!(writer.run_ledger.total_bytes(), 64 * MIB);
     // This process again, as after an exec: it gets a file of its own kind beside the first.
-    let later = RegionWriter::join_run(&first, 64 * MIB, 64).unwrap();
+    let later = RegionWriter::join_run(&first, 64 * MIB, Scope::of_every_block(64)).unwrap();
     assert_eq!(later.file_bytes() as u64, 4 * MIB);
     let names: Vec<_> = std::fs::read_dir(directory.path(""))
         .unwrap()
@@ -126,7 +126,7 @@ fn what_is_no_first_file_is_refused() {
     let directory = Directory::new();
     let path = directory.path("first");
     std::fs::write(&path, vec![7; 100_000]).unwrap();
-    let joined = RegionWriter::join_run(&c_path(&path), 64 * MIB, 64);
+    let joined = RegionWriter::join_run(&c_path(&path), 64 * MIB, Scope::of_every_block(64));
     assert!(matches!(joined, Err(CreateError::NotARun)));
     assert_eq!(std::fs::read(&path).unwrap(), vec![7; 100_000]);
 }

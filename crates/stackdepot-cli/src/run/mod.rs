@@ -30,6 +30,8 @@ use signals::Forwarder;
 /// The first process gets half, and no file is smaller than `MIN_FILE_BYTES`.
 const LEAST_RUN_BYTES: u64 = 2 * MIN_FILE_BYTES as u64;
 
+const MOST_SAMPLE_BYTES: u64 = 1 << 40;
+
 const NOTHING_RECORDED: &str = "nothing was recorded: the program did not load the preload library, or found no room for its file";
 
 /// Runs the program and answers its exit status.
@@ -44,6 +46,7 @@ pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
         .ok_or_else(|| refuse("no program given"))?;
     let program = preflight::inspect(name)?;
     check_file_size_limit(total_bytes)?;
+    let sample_bytes = check_sample(arguments.sample.as_deref())?;
     let library = library::extract()?;
     let forwarder = Forwarder::start()
         .map_err(|error| refuse(format_args!("cannot handle signals: {}", reason(&error))))?;
@@ -58,7 +61,8 @@ pub fn perform(arguments: &RunArguments) -> Result<ExitCode, Failure> {
             preload_list(library.path.as_os_str(), std::env::var_os("LD_PRELOAD")),
         )
         .env("STACKDEPOT_RUN", place.first())
-        .env("STACKDEPOT_BYTES", total_bytes.to_string());
+        .env("STACKDEPOT_BYTES", total_bytes.to_string())
+        .env("STACKDEPOT_SAMPLE", sample_bytes.to_string());
     let child = command.spawn().map_err(|error| {
         place.remove_directory();
         cannot_run(&program, &error)
@@ -110,6 +114,18 @@ fn check_bytes(text: &str) -> Result<u64, Failure> {
         )));
     }
     Ok(total)
+}
+
+/// Bytes from sample to sample; 0: every block.
+fn check_sample(text: Option<&str>) -> Result<u64, Failure> {
+    let Some(text) = text else { return Ok(0) };
+    let bytes = parse_bytes(text).map_err(|line| refuse(format_args!("--sample: {line}")))?;
+    if !(1..=MOST_SAMPLE_BYTES).contains(&bytes) {
+        return Err(refuse(format_args!(
+            "--sample {text}: write the bytes from one sample to the next, 1 to 1T; without --sample every block is recorded"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Past the limit a write raises SIGXFSZ, here, and the program would go unrecorded.

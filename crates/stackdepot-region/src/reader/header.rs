@@ -13,6 +13,7 @@ use crate::format::{
 };
 use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
 use crate::plan::{META_BYTES, MODULES_MOST_BYTES, Section};
+use crate::poisson::ByteSampling;
 use crate::process::{ProcessId, boot_digest, namespace_digest};
 
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ pub(crate) struct HeaderView {
     pub(crate) state: RunState,
     pub(crate) clock_start: ClockPair,
     pub(crate) clock_last: ClockPair,
+    pub(crate) sampling: ByteSampling,
 }
 
 impl HeaderView {
@@ -54,6 +56,7 @@ impl HeaderView {
                 .ok_or(damaged("the state", state_offset))?,
             clock_start: parse_clock(page, offset_of!(FileHeader, clock_start)),
             clock_last: parse_clock(page, offset_of!(FileHeader, clock_last)),
+            sampling: ByteSampling::new(word(offset_of!(FileHeader, sample_bytes))),
         })
     }
 

@@ -1,7 +1,7 @@
 //! The live blocks of a foreign file, and what they add up to by stack.
 //!
-//! Key types: [`BlockRecord`], one block; [`LiveCopy`], all of them by address. While the table samples
-//! each stands for more than itself: `factor`, in units of 1/65536.
+//! Key types: [`BlockRecord`], one block; [`LiveCopy`], all of them by address. While the table or the
+//! recorder samples each stands for more than itself: `factor`, in units of 1/65536.
 
 use std::collections::HashMap;
 
@@ -11,6 +11,7 @@ use super::snapshot::{Amount, Skipped, problem};
 use super::source::Source;
 use crate::error::ReadError;
 use crate::plan::Section;
+use crate::poisson::ByteSampling;
 
 /// A block that was live when the file was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl LiveCopy {
     pub(crate) fn take(
         source: &Source,
         section: &Section,
+        recorded: ByteSampling,
         skipped: &mut Skipped,
         problems: &mut Vec<String>,
     ) -> Result<LiveCopy, ReadError> {
@@ -75,17 +77,21 @@ impl LiveCopy {
         let found = read_buckets(source, section, &header, skipped)?;
         // The rule only ever keeps less: the one read after the blocks says what each stands for.
         let header = parse(read_header()?).unwrap_or(header);
-        Ok(LiveCopy::new(&found, &header))
+        Ok(LiveCopy::new(&found, &header, recorded))
     }
 
-    fn new(found: &[(u64, LiveBlock)], header: &LiveHeaderImage) -> LiveCopy {
+    fn new(
+        found: &[(u64, LiveBlock)],
+        header: &LiveHeaderImage,
+        recorded: ByteSampling,
+    ) -> LiveCopy {
         let sampling = header.sampling();
         let mut blocks: Vec<BlockRecord> = found
             .iter()
             .map(|(address, block)| BlockRecord {
                 address: *address,
                 block: *block,
-                factor: sampling.factor(*address, block.size),
+                factor: recorded.scale(sampling.factor(*address, block.size), block.size),
             })
             .filter(|record| record.factor > 0)
             .collect();

@@ -24,6 +24,7 @@ use crate::format::{
     COUNTERS_OFFSET, HEADER_BYTES, LEDGER_OFFSET, PAGE_BYTES, RunState, SectionName,
 };
 use crate::ledger::LedgerCounts;
+use crate::poisson::ByteSampling;
 use crate::process::{Liveness, ProcessId, boot_digest, namespace_digest};
 use header::HeaderView;
 use snapshot::Snapshot;
@@ -61,6 +62,8 @@ pub struct Info {
     pub started_unix_seconds: f64,
     /// The time stamp counter now for a running process, else at the newest moment that is known.
     pub last_tsc: u64,
+    /// Which blocks were recorded.
+    pub sampling: ByteSampling,
     /// Turns time stamps into seconds; `None` when nothing tells how fast the counter ran.
     pub clock: Option<ClockScale>,
 }
@@ -153,6 +156,7 @@ impl RegionFile {
             is_running,
             started_unix_seconds: header.clock_start.realtime_ns as f64 / 1e9,
             last_tsc: last.tsc,
+            sampling: header.sampling,
             clock: ClockScale::new(&header.clock_start, &header.clock_last, now.as_ref()),
         })
     }

@@ -97,7 +97,13 @@ impl Snapshot {
         let ring = header.section(SectionName::Ring);
         let (events, ring_stats) = read_ring(source, &ring, &mut skipped, &mut problems)?;
         let live_section = header.section(SectionName::Live);
-        let live = LiveCopy::take(source, &live_section, &mut skipped, &mut problems)?;
+        let live = LiveCopy::take(
+            source,
+            &live_section,
+            header.sampling,
+            &mut skipped,
+            &mut problems,
+        )?;
         let slots = read_slots(source, &header.section(SectionName::Depot), &mut problems)?;
         skipped.nodes_changed = slots.as_ref().map_or(0, |slots| slots.changed_count);
         let modules_section = header.section(SectionName::Modules);
@@ -186,9 +192,10 @@ impl Snapshot {
         })
     }
 
-    /// Whether live numbers are estimates from a sample of the blocks.
+    /// Whether live numbers are estimates from a sample of the blocks; the totals are too where the
+    /// recorder took a sample ([`Info::sampling`]).
     pub fn is_sampled(&self) -> bool {
-        self.live.stats().is_sampled()
+        self.info.sampling.is_on() || self.live.stats().is_sampled()
     }
 
     /// How the live table stands.
