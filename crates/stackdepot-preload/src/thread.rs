@@ -470,8 +470,10 @@ impl Thread {
             // What stacks were saved as is another thread's, or of the region before a fork.
             unwind::forget_notes(slot);
         }
-        self.epoch.set(recorder.epoch);
-        recorder.region.counters.count(Counter::Threads);
+        // A handler that interrupted this may have done it all.
+        if self.epoch.replace(recorder.epoch) != recorder.epoch {
+            recorder.region.counters.count(Counter::Threads);
+        }
     }
 }
 
