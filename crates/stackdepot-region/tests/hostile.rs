@@ -204,7 +204,7 @@ fn what_is_no_region_file_is_named() {
     let mut bytes = sample(&directory.path("sample"));
     bytes[8] = 1;
     std::fs::write(&path, &bytes).unwrap();
-    expect("format version 1 at offset 8 is not 2");
+    expect("format version 1 at offset 8 is not 3");
     bytes[8] = 2;
     bytes[32] ^= 1; // the first section's offset
     std::fs::write(&path, &bytes).unwrap();
