@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::*;
 use stackdepot_region::error::ReadErrorKind;
-use stackdepot_region::format::SECTIONS_OFFSET;
+use stackdepot_region::format::{FORMAT_VERSION, SECTIONS_OFFSET};
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::{Gone, Snapshot};
 
@@ -202,10 +202,10 @@ fn what_is_no_region_file_is_named() {
     std::fs::write(&path, [0; 8192]).unwrap();
     expect("never completed");
     let mut bytes = sample(&directory.path("sample"));
-    bytes[8] = 1;
+    let version = std::mem::replace(&mut bytes[8], 1);
     std::fs::write(&path, &bytes).unwrap();
-    expect("format version 1 at offset 8 is not 3");
-    bytes[8] = 2;
+    expect(&format!("format version 1 at offset 8 is not {version}"));
+    bytes[8] = version;
     bytes[32] ^= 1; // the first section's offset
     std::fs::write(&path, &bytes).unwrap();
     expect("the section table");
@@ -224,7 +224,7 @@ fn random_bytes_are_refused() {
         let mut bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
         if round % 2 == 0 && length > 16 {
             bytes[..8].copy_from_slice(b"STKDPREG");
-            bytes[8..16].copy_from_slice(&1u64.to_le_bytes());
+            bytes[8..16].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         }
         std::fs::write(&path, &bytes).unwrap();
         assert!(read_all(&path).is_err());
