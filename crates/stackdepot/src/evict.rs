@@ -19,7 +19,7 @@ pub(crate) enum Wanted {
     Free,
     /// Free slots, and evictable nodes where no saved stack ends.
     FreeOrUnsaved,
-    /// Free slots and every evictable node, second chances granted.
+    /// Free slots and every evictable node that was not used lately.
     FreeOrEvictable,
     /// Free slots and every node that nobody holds.
     FreeOrUnheld,
@@ -38,15 +38,17 @@ impl Region<'_> {
         if wanted == Wanted::Free || (wanted == Wanted::FreeOrUnsaved && state.is_saved()) {
             return false;
         }
-        if wanted != Wanted::FreeOrUnheld && state.has(State::VISITED) && !state.has(State::LEASED)
-        {
-            slot.clear_visited(state);
+        if !self.is_unheld(state) {
             return false;
         }
-        self.is_unheld(state) && self.retire(number, slot, state)
+        if wanted == Wanted::FreeOrEvictable && state.has(State::VISITED | State::CHANCE) {
+            slot.pass(state);
+            return false;
+        }
+        self.retire(number, slot, state)
     }
 
-    /// Whether a node has no references and no lease. (With leases the stamp is the recency.)
+    /// Whether a node has no references and no lease.
     ///
     /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
     pub fn is_unheld(&self, state: State) -> bool {

@@ -6,22 +6,28 @@
 //! used. Hints come first: slots that were just freed, or parents that just lost their last
 //! child, which nobody can want as a stack. A hint is only ever a guess, checked on the state.
 //!
+//! Recency is two bits. The hand makes a use a chance, then uses up the chance, then takes the node:
+//! one lap after its birth, two to three after its last use. A node born by a hint lies anywhere;
+//! where the hand comes by within half a lap it is born with a chance. So each lives a lap, half a
+//! lap more or less, without any use. (Chosen by measurement: `bench/src/bound`.)
+//!
 //! `progress` remembers where the hand stood when it last found something, and when something
-//! became evictable that no hint tells of: a put-to-zero, or a tick, which ends leases. Two laps
-//! behind it (one where leases leave no second chances) without success prove that everything is
-//! held: then `Full` takes a comparison, a look at all hints and at one more batch of slots.
+//! became evictable that no hint tells of: a put-to-zero, or a tick, which ends leases. A lap
+//! behind it without chances and without success proves that everything is held: then `Full`
+//! takes a comparison, a look at all hints and at one more batch of slots.
 //! One claim takes at most [`CLAIM_STEPS`] steps; in larger regions it may answer `Contended`
 //! for a while where `Full` is not proven yet.
 
 use crate::error::SaveError;
 use crate::evict::Wanted;
 use crate::layout::{HINT_COUNT, Region};
+use crate::state::State;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Most slots that one claim looks at.
 const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
-/// After so many steps, or after a lap without success, a claim gives no second chances any more:
-/// other threads may set them as fast as the hand takes them away, and that must not look like
+/// After so many steps without success, its own or all claims', a claim respects recency no more:
+/// other threads may use nodes as fast as the hand goes around, and that must not look like
 /// "everything is held".
 const PATIENT_STEPS: u64 = if cfg!(loom) { 3 } else { 512 };
 /// Slots between two looks at the hand.
@@ -31,33 +37,46 @@ const MARK_ATTEMPTS: u32 = 4;
 /// Hints per shard: one line.
 const SHARD_HINTS: usize = if HINT_COUNT < 16 { HINT_COUNT } else { 16 };
 
+/// A slot that is the claimer's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claimed {
+    /// OWNED, its payload zero.
+    pub number: u32,
+    /// `State::CHANCE` if a node in it is to be born with one, else 0.
+    pub chance: u64,
+}
+
 impl Region<'_> {
-    /// Claims a slot: the answer is OWNED by the caller, its payload is zero.
+    /// Claims a slot.
     ///
     /// # Errors
     /// `Full` when everything is held, `Contended` when the steps ran out.
-    pub fn claim(&self) -> Result<u32, SaveError> {
-        if let Some(number) = self.claim_hinted(self.shard()) {
-            return Ok(number);
+    pub fn claim(&self) -> Result<Claimed, SaveError> {
+        if let Some(claimed) = self.claim_hinted(self.shard()) {
+            return Ok(claimed);
         }
         let slot_count = u64::from(self.geometry.slot_count);
+        let patient_steps = PATIENT_STEPS.min(slot_count);
         let mut steps = 0;
         while steps < CLAIM_STEPS {
             // ORDERING: Relaxed, here and below: the hand says where to look, the state words
             // say what is there.
             let start = self.header.hand.load(Ordering::Relaxed);
+            // The first lap takes only free slots, so it proves nothing.
+            let progress = self.header.progress.load(Ordering::Relaxed).max(slot_count);
             // The mark may be ahead of the hand: a claim that lost its move marks where it was.
-            let futile = start.saturating_sub(self.header.progress.load(Ordering::Relaxed));
-            if futile >= self.futile_laps(start) * slot_count {
+            let futile = start.saturating_sub(progress);
+            if futile >= patient_steps + slot_count {
                 return self.claim_at_last(start).ok_or(SaveError::Full);
             }
-            let wanted = if steps < PATIENT_STEPS && futile < slot_count {
+            let is_patient = steps < PATIENT_STEPS && futile + BATCH <= patient_steps;
+            let wanted = if is_patient {
                 Wanted::FreeOrEvictable
             } else {
                 Wanted::FreeOrUnheld
             };
-            if let Some(number) = self.claim_from(start, wanted) {
-                return Ok(number);
+            if let Some(claimed) = self.claim_from(start, wanted) {
+                return Ok(claimed);
             }
             steps += BATCH;
         }
@@ -65,7 +84,7 @@ impl Region<'_> {
     }
 
     /// Looks at a batch of slots, and moves the hand past those that it looked at.
-    fn claim_from(&self, start: u64, wanted: Wanted) -> Option<u32> {
+    fn claim_from(&self, start: u64, wanted: Wanted) -> Option<Claimed> {
         let slot_count = u64::from(self.geometry.slot_count);
         let hand = &self.header.hand;
         let mut index = start % slot_count;
@@ -82,7 +101,7 @@ impl Region<'_> {
             if self.try_claim(number, if is_first_lap { Wanted::Free } else { wanted }) {
                 move_hand(hand, start, position + 1);
                 self.mark_progress(position + 1);
-                return Some(number);
+                return Some(Claimed { number, chance: 0 });
             }
         }
         move_hand(hand, start, end);
@@ -91,7 +110,7 @@ impl Region<'_> {
 
     /// Looks once more where `Full` is proven: the proof may have missed a release that came
     /// between a look and its mark. Each refusal looks at other slots, so none is final.
-    fn claim_at_last(&self, start: u64) -> Option<u32> {
+    fn claim_at_last(&self, start: u64) -> Option<Claimed> {
         self.claim_hinted(&self.header.hints)
             .or_else(|| self.claim_from(start, Wanted::FreeOrUnheld))
     }
@@ -122,17 +141,6 @@ impl Region<'_> {
         }
     }
 
-    /// How many laps without success prove that everything is held. The first lap of all takes
-    /// only free slots; second chances, which exist where leases do not, take a lap to use up.
-    #[inline]
-    fn futile_laps(&self, hand: u64) -> u64 {
-        if self.lease_ticks != 0 && hand >= 2 * u64::from(self.geometry.slot_count) {
-            1
-        } else {
-            2
-        }
-    }
-
     /// Suggests a slot to later claims, in the place of an older hint: that slot is the hand's then.
     pub fn hint(&self, number: u32) {
         if let Some(cell) = self.shard().get(number as usize % SHARD_HINTS) {
@@ -143,7 +151,7 @@ impl Region<'_> {
         }
     }
 
-    fn claim_hinted(&self, hints: &[AtomicU32]) -> Option<u32> {
+    fn claim_hinted(&self, hints: &[AtomicU32]) -> Option<Claimed> {
         for cell in hints {
             if cell.load(Ordering::Relaxed) == 0 {
                 continue;
@@ -151,7 +159,8 @@ impl Region<'_> {
             // ORDERING: Relaxed: swapped, so that two claims do not both follow the hint.
             let number = cell.swap(0, Ordering::Relaxed);
             if self.try_claim(number, Wanted::FreeOrUnsaved) {
-                return Some(number);
+                let chance = self.chance_at_birth(number);
+                return Some(Claimed { number, chance });
             }
             // What is held has its hint again when it is released.
             if self
@@ -162,6 +171,18 @@ impl Region<'_> {
             }
         }
         None
+    }
+
+    /// A chance for what is born where the hand comes by within half a lap.
+    fn chance_at_birth(&self, number: u32) -> u64 {
+        let slot_count = u64::from(self.geometry.slot_count);
+        let hand_index = self.header.hand.load(Ordering::Relaxed) % slot_count;
+        let steps_away = (u64::from(number) + slot_count - 1 - hand_index) % slot_count;
+        if steps_away < slot_count / 2 {
+            State::CHANCE
+        } else {
+            0
+        }
     }
 
     /// This thread's line of hints, by where its stack lies: threads rarely share one, and
@@ -182,4 +203,82 @@ impl Region<'_> {
 fn move_hand(hand: &AtomicU64, from: u64, to: u64) {
     // ORDERING: Relaxed: see `claim`.
     let _ = hand.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::depot::Depot;
+    use crate::layout::Line;
+
+    const SLOTS: u32 = 22;
+
+    /// Of so many slots.
+    const fn config(lease_ticks: u32) -> Config {
+        Config {
+            references: true,
+            lease_ticks,
+            ..Config::new(3072)
+        }
+    }
+
+    /// Saves of new stacks until one is no longer stored.
+    fn saves_until_evicted(depot: &Depot<'_>, stack: &[u64]) -> u32 {
+        let weak = depot.save(stack);
+        let is_stored = || weak.is_ok_and(|weak| depot.fetch(weak, &mut [0; 32]).is_ok());
+        let mut count = 0;
+        while is_stored() {
+            count += 1;
+            assert!(depot.save(&[0x1000 + u64::from(count)]).is_ok());
+        }
+        count
+    }
+
+    #[test]
+    fn a_stack_lives_a_lap_and_a_used_one_two_more() {
+        for lease_ticks in [0, 1] {
+            let mut memory = [Line::ZERO; 48];
+            let depot = Depot::new(&mut memory, &config(lease_ticks)).unwrap();
+            assert_eq!(depot.region.geometry.slot_count, SLOTS);
+            assert_eq!(saves_until_evicted(&depot, &[1]), SLOTS);
+            depot.save(&[2]).unwrap();
+            // Two laps of all others, then one that ends here.
+            assert_eq!(saves_until_evicted(&depot, &[2]), 3 * SLOTS - 2);
+        }
+    }
+
+    #[test]
+    fn what_is_born_just_before_the_hand_gets_a_chance() {
+        let mut memory = [Line::ZERO; 48];
+        let depot = Depot::new(&mut memory, &config(0)).unwrap();
+        let hand = &depot.region.header.hand;
+        for (hand_at, number, is_near) in [
+            (22, 1, true),
+            (22, 11, true),
+            (22, 12, false),
+            (22, 22, false),
+            (43, 22, true),
+            (43, 10, true),
+            (43, 11, false),
+            (43, 21, false),
+        ] {
+            hand.store(hand_at, Ordering::Relaxed);
+            let chance = depot.region.chance_at_birth(number);
+            assert_eq!(chance == State::CHANCE, is_near, "{hand_at} {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_keeps_its_use() {
+        let mut memory = [Line::ZERO; 48];
+        let depot = Depot::new(&mut memory, &config(0)).unwrap();
+        let held = depot.save_acquire(&[1]).unwrap();
+        depot.save(&[1]).unwrap();
+        for number in 0..200 {
+            depot.save(&[0x1000 + number]).unwrap();
+        }
+        let state = depot.region.slot(held.weak.slot()).unwrap().state_now();
+        assert!(state.has(State::VISITED) && !state.has(State::CHANCE));
+    }
 }

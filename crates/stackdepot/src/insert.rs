@@ -141,7 +141,7 @@ impl<'r> Region<'r> {
             let from = self.lease(found.slot, found.generation, found.state)?;
             return Ok(Saved { weak, from });
         }
-        if self.lease_ticks == 0 && !found.state.has(State::VISITED) {
+        if !found.state.has(State::VISITED) {
             found.slot.mark_visited(found.state);
         }
         Ok(Saved {

@@ -98,10 +98,11 @@ impl<'r> Region<'r> {
             Some(windows) => (windows, 0),
             None => (Windows(self.make_ext(&node.run)?), State::WIDE),
         };
-        let claimed = self
-            .claim()
-            .and_then(|number| Ok((number, self.slot(number).ok_or(SaveError::Full)?)));
-        let (number, slot) = match claimed {
+        let claimed = self.claim().and_then(|claimed| {
+            let slot = self.slot(claimed.number).ok_or(SaveError::Full)?;
+            Ok((claimed, slot))
+        });
+        let (claimed, slot) = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
                 if wide_flag != 0 {
@@ -116,12 +117,12 @@ impl<'r> Region<'r> {
             windows,
             lows: encoded.lows,
         });
-        slot.bear(node.length, wide_flag | node.cut_flag());
-        Ok(number)
+        slot.bear(node.length, wide_flag | node.cut_flag() | claimed.chance);
+        Ok(claimed.number)
     }
 
     fn make_ext(&self, run: &Run) -> Result<u32, SaveError> {
-        let number = self.claim()?;
+        let number = self.claim()?.number;
         let slot = self.slot(number).ok_or(SaveError::Full)?;
         slot.write_ext(&pack(run, high));
         slot.bear_ext();

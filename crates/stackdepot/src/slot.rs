@@ -188,15 +188,17 @@ impl Slot {
         );
     }
 
-    /// Takes the second chance away, in one attempt.
-    pub fn clear_visited(&self, seen: State) {
+    /// The hand passes: a use becomes a chance, a chance is used up. One attempt.
+    pub fn pass(&self, seen: State) {
+        let passed = if seen.has(State::VISITED) {
+            seen.0 & !State::VISITED | State::CHANCE
+        } else {
+            seen.0 & !State::CHANCE
+        };
         // ORDERING: Relaxed, as for `mark_visited`.
-        let _ = self.state.compare_exchange(
-            seen.0,
-            seen.0 & !State::VISITED,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let _ = self
+            .state
+            .compare_exchange(seen.0, passed, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Replaces the lease stamp of a LIVE node, in one attempt.
@@ -282,6 +284,6 @@ mod tests {
             (after.stamp(), after.length(), after.references()),
             (0x12_3456, 10, 1)
         );
-        assert!(after.has(State::WIDE) && after.has(State::LEASED) && !after.has(State::MARK));
+        assert!(after.has(State::WIDE) && after.has(State::LEASED) && !after.has(State::CHANCE));
     }
 }

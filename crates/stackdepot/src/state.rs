@@ -2,7 +2,7 @@
 //!
 //! | 63..36 | 35..12 | 11 | 10 | 9 | 8 | 7..4 | 3 | 2..0 |
 //! |---|---|---|---|---|---|---|---|---|
-//! | references | lease stamp | MARK (recovery) | CUT | WIDE | LEASED | run length 1..=10 | visited | status |
+//! | references | lease stamp | CHANCE, in recovery MARK | CUT | WIDE | LEASED | run length 1..=10 | visited | status |
 //!
 //! | status | value | meaning |
 //! |---|---|---|
@@ -56,7 +56,7 @@ impl State {
     pub const SAVED_BIT: u64 = 4;
     /// The status bits.
     pub const STATUS_MASK: u64 = 7;
-    /// Recently used (second chance); stored only when clear.
+    /// Used since the hand was here; stored only when clear. The hand turns it into `CHANCE`.
     pub const VISITED: u64 = 1 << 3;
     /// Shift of the run length.
     pub const LENGTH_SHIFT: u32 = 4;
@@ -68,8 +68,11 @@ impl State {
     pub const WIDE: u64 = 1 << 9;
     /// The stack was cut at its outer end; set on root nodes only.
     pub const CUT: u64 = 1 << 10;
-    /// Reached by the recovery walk.
-    pub const MARK: u64 = 1 << 11;
+    /// The hand passes once more: the node was used before its last visit, or born where the hand
+    /// comes by early.
+    pub const CHANCE: u64 = 1 << 11;
+    /// Reached by the recovery walk, which runs alone and needs no chances: the same bit.
+    pub const MARK: u64 = Self::CHANCE;
     /// Shift of the lease stamp.
     pub const STAMP_SHIFT: u32 = 12;
     /// Width of the lease stamp.
@@ -134,7 +137,7 @@ impl State {
         State((self.0 & !Self::STAMP_MASK) | stamp_bits | Self::LEASED)
     }
 
-    /// Whether a flag (`VISITED`, `LEASED`, `WIDE`, `CUT`, `MARK`) is set.
+    /// Whether a flag (`VISITED`, `LEASED`, `WIDE`, `CUT`, `CHANCE`) is set.
     #[inline]
     pub const fn has(self, flag: u64) -> bool {
         self.0 & flag != 0
