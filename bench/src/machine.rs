@@ -36,14 +36,29 @@ impl Watch {
     /// Times a batch of `count` operations.
     #[inline(always)]
     pub fn time<T>(&mut self, count: usize, work: impl FnOnce() -> T) -> T {
+        let (answer, ns) = self.span(work);
+        self.add(ns, count);
+        answer
+    }
+
+    /// Times some work; `None` if the thread was preempted in it. For those who learn only
+    /// afterwards whether it counts.
+    #[inline(always)]
+    pub fn span<T>(&mut self, work: impl FnOnce() -> T) -> (T, Option<u64>) {
         let start = Instant::now();
         let answer = work();
         let ns = start.elapsed().as_nanos() as u64;
-        if ns < SUSPECT_NS || !self.was_preempted() {
-            self.total_ns += ns.saturating_sub(self.clock_ns);
+        let is_sound = ns < SUSPECT_NS || !self.was_preempted();
+        (answer, is_sound.then(|| ns.saturating_sub(self.clock_ns)))
+    }
+
+    /// Counts a span of `count` operations.
+    #[inline(always)]
+    pub fn add(&mut self, ns: Option<u64>, count: usize) {
+        if let Some(ns) = ns {
+            self.total_ns += ns;
             self.count += count as u64;
         }
-        answer
     }
 
     /// Nanoseconds per operation, over all batches.

@@ -3,11 +3,13 @@
 //! Run by `cargo xtask bench`, which builds the peers first.
 #![deny(unsafe_code)]
 
+mod bound;
 pub mod figure;
 mod machine;
 mod measure;
 mod peers;
 mod process;
+mod statistics;
 pub mod workload;
 
 use std::path::Path;

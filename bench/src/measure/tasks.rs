@@ -1,6 +1,7 @@
 //! The tasks: which measures are taken together, and who takes part.
 
 use super::{Side, Task, hits, onto, replay, threads};
+use crate::bound::cost;
 use crate::peers::limit::Limit;
 use crate::peers::linux::{Linux, LinuxReferenced};
 use crate::peers::llvm::Llvm;
@@ -16,6 +17,7 @@ pub fn all() -> Vec<Task> {
         held(),
         ring(),
         scaling(),
+        bound(),
     ]
 }
 
@@ -122,6 +124,16 @@ fn scaling() -> Task {
             Side::of::<Linux>(threads::start::<Linux>),
             Side::of::<LinuxReferenced>(threads::start::<LinuxReferenced>),
         ],
+    }
+}
+
+/// Saves that miss, with room and at the bound, ours alone.
+fn bound() -> Task {
+    Task {
+        name: "bound",
+        measures: &cost::MEASURES,
+        is_fresh: true,
+        sides: vec![Side::of::<Ours>(cost::start)],
     }
 }
 
