@@ -6,6 +6,10 @@ use crate::peers::limit::Limit;
 use crate::peers::linux::{Linux, LinuxReferenced};
 use crate::peers::llvm::Llvm;
 use crate::peers::ours::Ours;
+use crate::peers::rust::dashmap::Dash;
+use crate::peers::rust::moka::Moka;
+use crate::peers::rust::papaya::Papaya;
+use crate::peers::rust::quick_cache::QuickCache;
 
 /// All of them. [`onto`] needs no workload and is apart.
 pub fn all() -> Vec<Task> {
@@ -36,6 +40,10 @@ fn stored() -> Task {
             Side::of::<Llvm>(hits::start::<Llvm>),
             Side::of::<Linux>(hits::start::<Linux>),
             Side::of::<Limit>(hits::start::<Limit>),
+            Side::of::<Dash>(hits::start::<Dash>),
+            Side::of::<Papaya>(hits::start::<Papaya>),
+            Side::of::<QuickCache>(hits::start::<QuickCache>),
+            Side::of::<Moka>(hits::start::<Moka>),
         ],
     }
 }
@@ -64,6 +72,10 @@ fn first() -> Task {
             Side::of::<Llvm>(replay::first::<Llvm>),
             Side::of::<Linux>(replay::first::<Linux>),
             Side::of::<Limit>(replay::first::<Limit>),
+            Side::of::<Dash>(replay::first::<Dash>),
+            Side::of::<Papaya>(replay::first::<Papaya>),
+            Side::of::<QuickCache>(replay::first::<QuickCache>),
+            Side::of::<Moka>(replay::first::<Moka>),
         ],
     }
 }
@@ -123,6 +135,10 @@ fn scaling() -> Task {
             Side::of::<Llvm>(threads::start::<Llvm>),
             Side::of::<Linux>(threads::start::<Linux>),
             Side::of::<LinuxReferenced>(threads::start::<LinuxReferenced>),
+            Side::of::<Dash>(threads::start::<Dash>),
+            Side::of::<Papaya>(threads::start::<Papaya>),
+            Side::of::<QuickCache>(threads::start::<QuickCache>),
+            Side::of::<Moka>(threads::start::<Moka>),
         ],
     }
 }

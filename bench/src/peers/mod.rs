@@ -5,3 +5,4 @@ pub mod limit;
 pub mod linux;
 pub mod llvm;
 pub mod ours;
+pub mod rust;
