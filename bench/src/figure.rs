@@ -38,6 +38,9 @@ pub trait Peer: Sized + 'static {
     /// What tables call it.
     const NAME: &'static str;
 
+    /// Whether it overwrites stacks that were just saved. Its figures then flatter it.
+    const MAY_LOSE: bool = false;
+
     /// Why it cannot be measured here, if so.
     fn missing() -> Option<String> {
         None

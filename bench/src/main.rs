@@ -1,59 +1,179 @@
 //! Measures the depot beside its peers and beside the limit, in one run.
 //!
-//! Run by `cargo xtask bench`, which builds the peers first.
+//! Run by `cargo xtask bench`, which builds the peers first. Read in this order: `figure` (the words),
+//! `workload` and `proposal` (what is fed), `process` and `machine` (how a round is taken), `measure`
+//! (the loops), `peers` (the sides), `statistics` and `bars` (what the rounds say).
 #![deny(unsafe_code)]
 
+mod bars;
 mod bound;
 pub mod figure;
+mod fit;
 mod machine;
 mod measure;
+mod options;
 mod peers;
 mod process;
+mod proposal;
 mod statistics;
 pub mod workload;
 
-use std::path::Path;
+use std::process::ExitCode;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    peers::library::set_folder(arguments[1].clone().into());
-    let rounds: usize = arguments[2].parse().unwrap();
-    for file in workload::files(Path::new(&arguments[3])).unwrap() {
-        let slots = arguments[4..]
-            .iter()
-            .find_map(|a| a.strip_prefix(&format!("{}=", workload::name(&file))))
-            .and_then(|n| n.parse().ok())
-            .map(|bytes: usize| {
-                stackdepot::Config::new(bytes)
-                    .geometry()
-                    .unwrap()
-                    .slot_count
-            });
-        let Some(slot_count) = slots else { continue };
-        let workload = workload::Workload {
-            name: workload::name(&file),
-            corpus: stackdepot_corpus::Corpus::open(&file).unwrap(),
-            slot_count,
-        };
-        let mut figures = Vec::new();
-        for t in measure::tasks::all()
-            .into_iter()
-            .chain([measure::tasks::save_onto()])
-        {
-            figures.extend(t.run(&workload, rounds));
-        }
-        for figure in figures {
-            let mut r = figure.rounds.clone();
-            r.sort_by(f64::total_cmp);
-            println!(
-                "{:8} {:24} {:8} {:8.2} ({:.2} .. {:.2})",
-                figure.workload,
-                figure.measure.0,
-                figure.side,
-                r[r.len() / 2],
-                r[0],
-                r[r.len() - 1]
-            );
+use bound::AtBound;
+use figure::Figure;
+use measure::Task;
+use options::Options;
+use statistics::Verdict;
+use workload::Workload;
+
+/// How often an undecided bar gets as many rounds again.
+const MOST_REPEATS: usize = 3;
+/// The task at the bound, which has hit ratios beside its figures.
+const BOUND: &str = "bound";
+
+fn main() -> ExitCode {
+    let run = Options::parse(std::env::args().skip(1)).and_then(|options| run(&options));
+    match run {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            eprintln!("bench: {message}");
+            ExitCode::from(2)
         }
     }
+}
+
+/// Measures and prints; whether every bar is met, if they were asked for.
+fn run(options: &Options) -> Result<bool, String> {
+    peers::library::set_folder(options.peers.clone());
+    let workloads = workload::load(options)?;
+    let tasks = measure::tasks::all();
+    let is_asked = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
+    let tasks: Vec<Task> = tasks
+        .into_iter()
+        .filter(|task| is_asked(&options.tasks, task.name))
+        .collect();
+    say_what_is_missing(&tasks);
+    let mut figures = Vec::new();
+    for task in &tasks {
+        for workload in on(task, &workloads) {
+            eprintln!("measuring {} on {}", task.name, workload.name);
+            task.run(workload, options.round_count, &mut figures);
+        }
+    }
+    if options.judges_bars {
+        decide(&tasks, &workloads, options.round_count, &mut figures);
+    }
+    print_table(&figures);
+    let hits = is_asked(&options.tasks, BOUND).then(|| hits_at_bound(&workloads));
+    let are_met = print_bars(&figures, &workloads, &tasks, options.judges_bars);
+    let are_hits_met = hits.is_none_or(|sizes| print_hits(&sizes));
+    Ok(are_met && are_hits_met || !options.judges_bars)
+}
+
+/// The workloads that a task is run on.
+fn on<'w>(task: &Task, workloads: &'w [Workload]) -> &'w [Workload] {
+    if task.has_own_stacks {
+        workloads.get(..1).unwrap_or_default()
+    } else {
+        workloads
+    }
+}
+
+fn say_what_is_missing(tasks: &[Task]) {
+    let mut said = Vec::new();
+    for side in tasks.iter().flat_map(|task| &task.sides) {
+        if let Some(reason) = (side.missing)().filter(|_| !said.contains(&side.name)) {
+            println!("{}: skipped: {reason}", side.name);
+            said.push(side.name);
+        }
+    }
+}
+
+/// Takes more rounds where a bar is undecided.
+fn decide(tasks: &[Task], workloads: &[Workload], rounds: usize, figures: &mut Vec<Figure>) {
+    let names = names(workloads);
+    for _ in 0..MOST_REPEATS {
+        for task in tasks {
+            for workload in on(task, workloads) {
+                let own = if task.has_own_stacks {
+                    bars::OWN
+                } else {
+                    &workload.name
+                };
+                let is_open = bars::clauses().iter().any(|clause| {
+                    let ratios = clause.judge(figures, &names).ratios;
+                    let open = |(name, _, verdict): &(String, _, _)| {
+                        name == own && *verdict == Verdict::Undecided
+                    };
+                    clause.task == task.name && ratios.iter().any(open)
+                });
+                if is_open {
+                    eprintln!("more rounds of {} on {own}", task.name);
+                    task.run(workload, rounds, figures);
+                }
+            }
+        }
+    }
+}
+
+fn names(workloads: &[Workload]) -> Vec<String> {
+    workloads
+        .iter()
+        .map(|workload| workload.name.clone())
+        .collect()
+}
+
+/// Hit ratios at the bound, which no round changes.
+fn hits_at_bound(workloads: &[Workload]) -> Vec<AtBound> {
+    workloads.iter().flat_map(bound::hit_ratios).collect()
+}
+
+fn print_hits(sizes: &[AtBound]) -> bool {
+    for size in sizes {
+        let AtBound {
+            workload,
+            divisor,
+            held_count,
+            refused_count,
+            ..
+        } = size;
+        println!(
+            "{workload:8} 1/{divisor:<2} {held_count:6} stacks, {refused_count} refused, hits: ours {:.4} LRU {:.4} SIEVE {:.4} S3-FIFO {:.4} optimum {:.4}",
+            size.ours, size.lru, size.sieve, size.s3fifo, size.belady
+        );
+    }
+    let (are_met, line) = bars::hits_line(sizes);
+    println!("{line}");
+    are_met
+}
+
+fn print_table(figures: &[Figure]) {
+    for figure in figures {
+        let (low, high) = statistics::quartiles(&figure.rounds);
+        println!(
+            "{:8} {:38} {:18} {:10.2} {:6} ({low:.2} .. {high:.2})",
+            figure.workload,
+            figure.measure.0,
+            figure.side,
+            statistics::median(&figure.rounds),
+            figure.unit,
+        );
+    }
+}
+
+/// One line for each clause, or for those of the tasks that were run; whether all are met.
+fn print_bars(figures: &[Figure], workloads: &[Workload], tasks: &[Task], all: bool) -> bool {
+    let names = names(workloads);
+    let mut are_met = true;
+    for clause in bars::clauses() {
+        if !all && tasks.iter().all(|task| task.name != clause.task) {
+            continue;
+        }
+        let finding = clause.judge(figures, &names);
+        println!("{}", bars::Line(&clause, &finding));
+        are_met &= finding.verdict == Verdict::Met;
+    }
+    are_met
 }

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use stackdepot_corpus::Corpus;
 
+use crate::options::Options;
+use crate::{fit, proposal};
+
 /// Events that the ring keeps in every ring measure.
 pub const RING_EVENT_COUNT: u32 = 32768;
 /// Most frames of a recorded stack.
@@ -22,8 +25,45 @@ pub struct Workload {
     pub slot_count: u32,
 }
 
+/// The workloads that are asked for.
+pub fn load(options: &Options) -> Result<Vec<Workload>, String> {
+    let is_asked = |name: &str| {
+        options.workloads.is_empty() || options.workloads.iter().any(|asked| asked == name)
+    };
+    let mut workloads = Vec::new();
+    for file in files(&options.corpora)? {
+        if is_asked(&name(&file)) {
+            workloads.push(open(options, &file)?);
+        }
+    }
+    if is_asked(proposal::NAME) {
+        // A file, because the command that finds the region's size reads files.
+        let file = options.work.join(format!("{}.stk.zst", proposal::NAME));
+        if !file.is_file() {
+            let bytes = proposal::corpus()?.to_zstd();
+            std::fs::write(&file, bytes).map_err(|e| format!("{}: {e}", file.display()))?;
+        }
+        workloads.push(open(options, &file)?);
+    }
+    if workloads.is_empty() {
+        return Err(format!(
+            "no workload is called {}",
+            options.workloads.join(" or ")
+        ));
+    }
+    Ok(workloads)
+}
+
+fn open(options: &Options, file: &Path) -> Result<Workload, String> {
+    Ok(Workload {
+        name: name(file),
+        corpus: Corpus::open(file).map_err(|e| format!("{}: {e}", file.display()))?,
+        slot_count: fit::slot_count(&options.stackdepot, file, &options.work)?,
+    })
+}
+
 /// The recorded workloads of a folder, by name.
-pub fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries
         .flatten()

@@ -8,6 +8,7 @@
 mod attack;
 mod attackers;
 mod bars;
+mod bench;
 mod check;
 mod child;
 mod coverage;
@@ -36,6 +37,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   test [--quick]                   check, every test of the workspace, and the loom models
   overhead [--rounds N] [--json]   CPU of real programs: bare, recorded, under heaptrack, sampled
   bars [N...]                      the acceptance bars that a machine can check (default: all)
+  bench [--bars] [--corpora DIR] [--help]
+                                   ours beside LLVM, Linux, other stores and the limit
   loom [--within SECONDS] [FILTER] the models of the core, on a copy with loom's search mended
   ordering-mutants [--sample N] [--part I/N] [--within SECONDS] [--again]
                                    each ordering of the core weakened, against the models
@@ -75,6 +78,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("test") => test::run(&house, rest),
         Some("overhead") => overhead::run(&house, rest),
         Some("bars") => bars::run(&house, rest),
+        Some("bench") => bench::run(&house, rest),
         Some("soak") => attack::soak(&house, rest),
         Some("every-instruction") => attack::every_instruction(&house, rest),
         Some("fault") => attack::fault(&house, rest),

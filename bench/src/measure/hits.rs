@@ -74,6 +74,14 @@ pub fn fill<P: Peer>(peer: &P, workload: &Workload) -> Result<Vec<u64>, String> 
     });
     match lost.count() {
         0 => Ok(handles),
+        count if P::MAY_LOSE => {
+            let (all, name) = (handles.len(), &workload.name);
+            eprintln!(
+                "{} on {name}: {count} of {all} stacks are lost at once",
+                P::NAME
+            );
+            Ok(handles)
+        }
         count => Err(format!("{count} of {} stacks are not there", handles.len())),
     }
 }

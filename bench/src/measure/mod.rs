@@ -17,6 +17,8 @@ pub struct Task {
     pub name: &'static str,
     /// Names and units of a round's values.
     pub measures: &'static [(Measure, &'static str)],
+    /// Whether it makes its stacks itself, so that it is run once and not on each workload.
+    pub has_own_stacks: bool,
     /// Whether each round starts from untouched memory.
     pub is_fresh: bool,
     /// Who takes part.
@@ -43,49 +45,98 @@ impl Side {
     }
 }
 
+/// Rounds of sides that no bar asks about.
+const ONLOOKER_ROUNDS: usize = 5;
+/// Sides that bars ask about.
+const DECIDING: [&str; 5] = ["ours", "LLVM", "Linux", "Linux refcounted", "limit"];
+
 impl Task {
-    /// Takes `round_count` rounds of every side that is there, in turns; what went wrong is said.
-    pub fn run(&self, workload: &Workload, round_count: usize) -> Vec<Figure> {
-        let mut sides = Vec::new();
-        for side in &self.sides {
-            if let Some(reason) = (side.missing)() {
-                eprintln!("{}: skipped: {reason}", side.name);
-                continue;
-            }
-            sides.push((side, None, Vec::new()));
-        }
+    /// Takes `round_count` rounds of every side that is there, in turns, and adds them to the
+    /// figures.
+    pub fn run(&self, workload: &Workload, round_count: usize, figures: &mut Vec<Figure>) {
+        let mut players: Vec<Player<'_>> = self
+            .sides
+            .iter()
+            .filter(|side| (side.missing)().is_none())
+            .map(|side| Player {
+                side,
+                worker: None,
+                taken: Vec::new(),
+            })
+            .collect();
+        let count = players.len();
         for round in 0..round_count {
-            // Another one goes first each time.
-            let count = sides.len();
             for turn in 0..count {
-                let (side, worker, taken) = &mut sides[(turn + round) % count];
-                if worker.is_none() || self.is_fresh {
-                    *worker = None;
-                    *worker = Some(Worker::start(|| (side.start)(workload)));
-                }
-                let values = match worker {
-                    Some(Ok(worker)) => worker.round(),
-                    Some(Err(message)) => Err(message.clone()),
-                    None => continue,
-                };
-                match values {
-                    Ok(values) => taken.push(values),
-                    Err(message) => eprintln!("{} on {}: {message}", side.name, workload.name),
+                // Another one goes first each time.
+                let player = &mut players[(turn + round) % count];
+                if round < ONLOOKER_ROUNDS || DECIDING.contains(&player.side.name) {
+                    player.take(workload, self.is_fresh);
                 }
             }
         }
-        let mut figures = Vec::new();
+        for player in players {
+            self.add(&player, workload, figures);
+        }
+    }
+
+    /// Adds a side's rounds to its figures.
+    fn add(&self, player: &Player<'_>, workload: &Workload, figures: &mut Vec<Figure>) {
         for (index, &(measure, unit)) in self.measures.iter().enumerate() {
-            for (side, _, taken) in &sides {
-                figures.push(Figure {
+            let rounds = player.taken.iter().filter_map(|values| values.get(index));
+            let name = if self.has_own_stacks {
+                crate::bars::OWN
+            } else {
+                &workload.name
+            };
+            let known = figures.iter_mut().find(|figure| {
+                figure.measure == measure
+                    && figure.workload == name
+                    && figure.side == player.side.name
+            });
+            match known {
+                Some(figure) => figure.rounds.extend(rounds),
+                None => figures.push(Figure {
                     measure,
-                    workload: workload.name.clone(),
-                    side: side.name.to_owned(),
+                    workload: name.to_owned(),
+                    side: player.side.name.to_owned(),
                     unit,
-                    rounds: taken.iter().map(|values| values[index]).collect(),
-                });
+                    rounds: rounds.copied().collect(),
+                }),
             }
         }
-        figures
+    }
+}
+
+/// A side that takes part: its process, and the values of its rounds.
+struct Player<'t> {
+    side: &'t Side,
+    worker: Option<Result<Worker, String>>,
+    taken: Vec<Vec<f64>>,
+}
+
+impl Player<'_> {
+    /// One round. What goes wrong is said, and the side is left out from then on.
+    fn take(&mut self, workload: &Workload, is_fresh: bool) {
+        if matches!(self.worker, Some(Err(_))) {
+            return;
+        }
+        if is_fresh {
+            // The old one ends before the new one begins.
+            self.worker = None;
+        }
+        let worker = self
+            .worker
+            .get_or_insert_with(|| Worker::start(|| (self.side.start)(workload)));
+        let answer = match worker {
+            Ok(worker) => worker.round(),
+            Err(message) => Err(message.clone()),
+        };
+        match answer {
+            Ok(values) => self.taken.push(values),
+            Err(message) => {
+                eprintln!("{} on {}: {message}", self.side.name, workload.name);
+                self.worker = Some(Err(message));
+            }
+        }
     }
 }

@@ -4,14 +4,19 @@ use super::{Side, Task, hits, onto, replay, threads};
 use crate::bound::cost;
 use crate::peers::limit::Limit;
 use crate::peers::linux::{Linux, LinuxReferenced};
-use crate::peers::llvm::Llvm;
+use crate::peers::llvm::{self, DELTA, LZW};
 use crate::peers::ours::Ours;
 use crate::peers::rust::dashmap::Dash;
 use crate::peers::rust::moka::Moka;
 use crate::peers::rust::papaya::Papaya;
 use crate::peers::rust::quick_cache::QuickCache;
+use crate::peers::scudo::Scudo;
 
-/// All of them. [`onto`] needs no workload and is apart.
+type Llvm = llvm::Llvm<{ llvm::RAW }>;
+type LlvmDelta = llvm::Llvm<DELTA>;
+type LlvmLzw = llvm::Llvm<LZW>;
+
+/// All of them.
 pub fn all() -> Vec<Task> {
     vec![
         stored(),
@@ -22,6 +27,7 @@ pub fn all() -> Vec<Task> {
         ring(),
         scaling(),
         bound(),
+        save_onto(),
     ]
 }
 
@@ -34,11 +40,15 @@ fn stored() -> Task {
             (hits::DEPENDENT, "ns"),
             (hits::FETCH, "ns"),
         ],
+        has_own_stacks: false,
         is_fresh: false,
         sides: vec![
             Side::of::<Ours>(hits::start::<Ours>),
             Side::of::<Llvm>(hits::start::<Llvm>),
             Side::of::<Linux>(hits::start::<Linux>),
+            Side::of::<LlvmDelta>(hits::start::<LlvmDelta>),
+            Side::of::<LlvmLzw>(hits::start::<LlvmLzw>),
+            Side::of::<Scudo>(hits::start::<Scudo>),
             Side::of::<Limit>(hits::start::<Limit>),
             Side::of::<Dash>(hits::start::<Dash>),
             Side::of::<Papaya>(hits::start::<Papaya>),
@@ -53,6 +63,7 @@ fn held_stored() -> Task {
     Task {
         name: "held-stored",
         measures: &[(hits::HELD_STORED, "ns"), (hits::HELD_DEPENDENT, "ns")],
+        has_own_stacks: false,
         is_fresh: false,
         sides: vec![
             Side::of::<Ours>(hits::start_held::<Ours>),
@@ -66,11 +77,15 @@ fn first() -> Task {
     Task {
         name: "first",
         measures: &[(replay::FIRST, "ns"), (replay::RESIDENT, "bytes")],
+        has_own_stacks: false,
         is_fresh: true,
         sides: vec![
             Side::of::<Ours>(replay::first::<Ours>),
             Side::of::<Llvm>(replay::first::<Llvm>),
             Side::of::<Linux>(replay::first::<Linux>),
+            Side::of::<LlvmDelta>(replay::first::<LlvmDelta>),
+            Side::of::<LlvmLzw>(replay::first::<LlvmLzw>),
+            Side::of::<Scudo>(replay::first::<Scudo>),
             Side::of::<Limit>(replay::first::<Limit>),
             Side::of::<Dash>(replay::first::<Dash>),
             Side::of::<Papaya>(replay::first::<Papaya>),
@@ -85,6 +100,7 @@ fn resident_held() -> Task {
     Task {
         name: "resident-held",
         measures: &[(replay::RESIDENT_HELD, "bytes")],
+        has_own_stacks: false,
         is_fresh: true,
         sides: vec![
             Side::of::<Ours>(replay::resident_held::<Ours>),
@@ -98,6 +114,7 @@ fn held() -> Task {
     Task {
         name: "held",
         measures: &[(replay::HELD, "ns")],
+        has_own_stacks: false,
         is_fresh: true,
         sides: vec![
             Side::of::<Ours>(replay::held::<Ours>),
@@ -111,6 +128,7 @@ fn ring() -> Task {
     Task {
         name: "ring",
         measures: &[(replay::RING, "ns")],
+        has_own_stacks: false,
         is_fresh: true,
         sides: vec![
             Side::of::<Ours>(replay::ring::<Ours>),
@@ -129,6 +147,7 @@ fn scaling() -> Task {
             (threads::HOT_TWO, "times"),
             (threads::HOT_ALL, "times"),
         ],
+        has_own_stacks: false,
         is_fresh: false,
         sides: vec![
             Side::of::<Ours>(threads::start::<Ours>),
@@ -148,13 +167,14 @@ fn bound() -> Task {
     Task {
         name: "bound",
         measures: &cost::MEASURES,
+        has_own_stacks: false,
         is_fresh: true,
         sides: vec![Side::of::<Ours>(cost::start)],
     }
 }
 
-/// `save_onto`, ours alone.
-pub fn save_onto() -> Task {
+/// `save_onto`, ours alone, on stacks of its own.
+fn save_onto() -> Task {
     Task {
         name: "onto",
         measures: &[
@@ -164,6 +184,7 @@ pub fn save_onto() -> Task {
             (onto::ONTO_18, "ns"),
             (onto::ONTO_248, "ns"),
         ],
+        has_own_stacks: true,
         is_fresh: false,
         sides: vec![Side::of::<Ours>(onto::start)],
     }

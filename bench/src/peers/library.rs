@@ -47,12 +47,17 @@ impl Library {
         Library(object)
     }
 
-    /// The address of a function.
-    pub fn function(self, name: &str) -> *mut c_void {
+    /// A function.
+    ///
+    /// # Safety
+    /// `F` is the type of a function pointer, and the function of that name has it.
+    pub unsafe fn function<F: Copy>(self, name: &str) -> F {
         let symbol = CString::new(name).expect("names have no zero bytes");
         // SAFETY: `self.0` is open, `symbol` ends with a zero byte.
         let address = unsafe { libc::dlsym(self.0, symbol.as_ptr()) };
         assert!(!address.is_null(), "{name} is not in the object");
-        address
+        assert_eq!(size_of::<F>(), size_of_val(&address));
+        // SAFETY: the caller says that this address is an `F`.
+        unsafe { std::mem::transmute_copy(&address) }
     }
 }

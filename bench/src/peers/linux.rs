@@ -28,15 +28,14 @@ impl Linux {
         let library = Library::open(OBJECT);
         // SAFETY: the types are those of shims/linux.c.
         unsafe {
-            let init: unsafe extern "C" fn(u32) =
-                std::mem::transmute(library.function("bench_linux_init"));
+            let init: unsafe extern "C" fn(u32) = library.function("bench_linux_init");
             init(RING_EVENT_COUNT);
             Linux {
-                save: std::mem::transmute(library.function("bench_linux_save")),
-                get: std::mem::transmute(library.function("bench_linux_get")),
-                put: std::mem::transmute(library.function("bench_linux_put")),
-                fetch: std::mem::transmute(library.function("bench_linux_fetch")),
-                push: std::mem::transmute(library.function("bench_linux_push")),
+                save: library.function("bench_linux_save"),
+                get: library.function("bench_linux_get"),
+                put: library.function("bench_linux_put"),
+                fetch: library.function("bench_linux_fetch"),
+                push: library.function("bench_linux_push"),
             }
         }
     }

@@ -1,4 +1,7 @@
-//! LLVM's sanitizer StackDepot, raw: keeps the frames as they are, compares a 64-bit hash only.
+//! LLVM's sanitizer StackDepot: compares a 64-bit hash only, never gives anything back.
+//!
+//! Raw it keeps the frames as they are; with delta or LZW it packs each full block of 8 MiB at once, and
+//! unpacks it for good at the first fetch of one of its stacks.
 #![allow(unsafe_code)] // calls into C
 
 use std::ffi::c_char;
@@ -17,29 +20,45 @@ struct Trace {
     tag: u32,
 }
 
-/// The process' depot.
-pub struct Llvm {
+/// Frames as they are.
+pub const RAW: u8 = 0;
+/// Differences of frames.
+pub const DELTA: u8 = 1;
+/// A dictionary.
+pub const LZW: u8 = 2;
+
+/// The process' depot, with one of the ways of packing.
+pub struct Llvm<const PACKING: u8> {
     put: unsafe extern "C" fn(Trace) -> u32,
     get: unsafe extern "C" fn(u32) -> Trace,
 }
 
-impl Peer for Llvm {
-    const NAME: &'static str = "LLVM";
+impl<const PACKING: u8> Peer for Llvm<PACKING> {
+    const NAME: &'static str = match PACKING {
+        DELTA => "LLVM delta",
+        LZW => "LLVM LZW",
+        _ => "LLVM",
+    };
 
     fn missing() -> Option<String> {
         library::missing(OBJECT)
     }
 
-    fn new(_: &Workload) -> Llvm {
+    fn new(_: &Workload) -> Self {
         let library = Library::open(OBJECT);
+        // Negative: in the saving thread, not in one of its own that nobody measures.
+        let flags = match PACKING {
+            DELTA => c"compress_stack_depot=-1",
+            LZW => c"compress_stack_depot=-2",
+            _ => c"compress_stack_depot=0",
+        };
         // SAFETY: the types are those of shims/llvm.c; the flags are text for good.
         unsafe {
-            let init: unsafe extern "C" fn(*const c_char) =
-                std::mem::transmute(library.function("bench_llvm_init"));
-            init(c"compress_stack_depot=0".as_ptr());
+            let init: unsafe extern "C" fn(*const c_char) = library.function("bench_llvm_init");
+            init(flags.as_ptr());
             Llvm {
-                put: std::mem::transmute(library.function("bench_llvm_put")),
-                get: std::mem::transmute(library.function("bench_llvm_get")),
+                put: library.function("bench_llvm_put"),
+                get: library.function("bench_llvm_get"),
             }
         }
     }
@@ -69,4 +88,4 @@ impl Peer for Llvm {
     }
 }
 
-impl Shared for Llvm {}
+impl Shared for Llvm<RAW> {}

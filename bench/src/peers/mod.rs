@@ -6,3 +6,4 @@ pub mod linux;
 pub mod llvm;
 pub mod ours;
 pub mod rust;
+pub mod scudo;
