@@ -1,11 +1,11 @@
 //! `cargo xtask test`: everything that must be green before a change goes in.
 //!
 //! The house rules, every test of the workspace (with the big corpora where they are), the loom
-//! models of the core (each for some seconds), its attack by faults, the histories of threads that
+//! models of the core (those without an end for some seconds), its attack by faults, the histories of threads that
 //! give way and the hostile load. `--quick` leaves out the last four.
 
 use crate::house::House;
-use crate::{Answer, attack, check, hostile, linear};
+use crate::{Answer, attack, check, hostile, linear, models};
 use std::process::Command;
 
 /// Runs all of it, with the tools' own output; stops at the first that fails.
@@ -18,8 +18,11 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     if !check::run(house)? {
         return Ok(false);
     }
+    let models = ["--within", MODEL_SECONDS].map(str::to_owned);
+    if !quick && !models::loom(house, &models)? {
+        return Ok(false);
+    }
     let deep = [
-        loom(house),
         attack::fault_tests(house),
         linear::tests(house),
         hostile::tests(house, ""),
@@ -33,19 +36,8 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     passes(house.cargo().args(["test", "--workspace", "--release"]))
 }
 
-/// Seconds after which a model is left unfinished here; `cargo xtask loom` lets each run to its end.
+/// Seconds for which models that do not end are searched here.
 const MODEL_SECONDS: &str = "15";
-
-/// The models run in a build folder of their own: `cfg(loom)` would rebuild everything else.
-fn loom(house: &House) -> Command {
-    let mut cargo = house.cargo();
-    cargo.args(["test", "--release", "--package", "stackdepot", "--tests"]);
-    cargo
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("LOOM_MAX_DURATION", MODEL_SECONDS)
-        .env("CARGO_TARGET_DIR", house.target.join("loom"));
-    cargo
-}
 
 fn passes(command: &mut Command) -> Answer<bool> {
     println!("$ {}", shown(command));

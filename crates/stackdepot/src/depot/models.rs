@@ -33,6 +33,15 @@ fn check(
         payload_words,
         ..Config::new(0)
     };
+    check_with(config, preemption_bound, slot_count, model);
+}
+
+fn check_with(
+    config: Config,
+    preemption_bound: usize,
+    slot_count: u32,
+    model: impl Fn(Arc<Memory>) + Send + Sync + 'static,
+) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(preemption_bound);
     builder.check(move || model(Arc::new(Memory::new(slot_count, &config))));
@@ -238,6 +247,37 @@ fn numbers_of_a_life_are_folded_once() {
         other.join().unwrap();
         assert_eq!(word(&region.header.counters.evicted_payload), 5);
     });
+}
+
+/// The lease counts from the tick that is answered, whether it was stamped now or had been.
+#[test]
+fn a_lease_that_is_taken_while_the_clock_moves_lasts_its_ticks() {
+    let lease_ticks = 1;
+    let config = Config {
+        lease_ticks,
+        ..Config::new(0)
+    };
+    for was_leased in [false, true] {
+        check_with(config, 3, 1, move |memory| {
+            let weak = save(&memory, &[1, 2]);
+            let region = memory.region();
+            if was_leased {
+                region.renew(weak).unwrap();
+            }
+            let evicter = spawn(&memory, |region| {
+                region.advance(2);
+                retire(region, 1)
+            });
+            let leased = region.renew(weak);
+            let is_retired = evicter.join().unwrap();
+            if let (Ok(from), true) = (leased, is_retired) {
+                assert!(
+                    from.is_over(region.now(), lease_ticks),
+                    "evicted while leased"
+                );
+            }
+        });
+    }
 }
 
 #[test]
