@@ -72,6 +72,10 @@ fn module_findings(house: &House, heights: &Heights) -> Answer<Findings> {
             ));
             continue;
         };
+        // Tests may use what lies above, in a file of their own as in the module.
+        if parts.last().is_some_and(|part| part == "tests") {
+            continue;
+        }
         let code = text::code_without_tests(&text::read(house, &file)?);
         for used in used_modules(&code, parts.len() == 1) {
             match heights.get(&used) {
