@@ -240,7 +240,9 @@ mod packed {
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
-mod packed {
+use absent as packed;
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
+mod absent {
     use super::*;
 
     /// Where there are no such registers, decoding is as fast.

@@ -135,12 +135,9 @@ impl Geometry {
     /// The parts for a number of slots. The index is at most half full when every slot is used:
     /// at 60 % about 1 insert in 40,000 of a steady churn found both its buckets full (simulated,
     /// and met in the clang corpus), here 1 in 10^7, for 2.7 bytes more per slot.
-    pub const fn of_slots(slot_count: u32, payload_words: u32) -> Geometry {
-        let cells = slot_count as u64 * 2;
-        let mut bucket_count = cells.div_ceil(BUCKET_CELLS as u64) as u32;
-        if bucket_count < 2 {
-            bucket_count = 2;
-        }
+    pub fn of_slots(slot_count: u32, payload_words: u32) -> Geometry {
+        let cells = u64::from(slot_count) * 2;
+        let bucket_count = (cells.div_ceil(BUCKET_CELLS as u64) as u32).max(2);
         let buckets_offset = HEADER_BYTES;
         let slots_offset = buckets_offset + bucket_count as usize * LINE_BYTES;
         let payload_offset = slots_offset + slot_count as usize * LINE_BYTES;
@@ -162,7 +159,7 @@ impl Geometry {
     }
 
     /// The most slots that fit, found by halving: 26 steps.
-    const fn within(region_bytes: usize, payload_words: u32) -> Geometry {
+    fn within(region_bytes: usize, payload_words: u32) -> Geometry {
         let (mut fits, mut too_many) = (LEAST_SLOTS, MOST_SLOTS + 1);
         while too_many - fits > 1 {
             let middle = fits + (too_many - fits) / 2;
@@ -202,6 +199,43 @@ mod tests {
     #[test]
     fn a_128_kib_region_has_1600_slots() {
         assert!(Config::new(128 << 10).geometry().unwrap().slot_count >= 1600);
+    }
+
+    #[test]
+    fn each_limit_can_be_reached_and_not_passed() {
+        assert_eq!((MOST_SLOTS, MOST_LEASE_TICKS), ((1 << 26) - 1, 1 << 20));
+        let one = Config::new(1 << 20);
+        let with = |max_frames, lease_ticks, generation_limit| {
+            let config = Config {
+                max_frames,
+                lease_ticks,
+                generation_limit,
+                ..one
+            };
+            config.geometry().is_ok()
+        };
+        assert!(with(1, 0, 2) && with(MOST_FRAMES, MOST_LEASE_TICKS, u32::MAX));
+        assert!(!with(0, 0, 2) && !with(MOST_FRAMES + 1, 0, 2));
+        assert!(!with(1, MOST_LEASE_TICKS + 1, 2) && !with(1, 0, 1));
+        for payload_words in [0, 4] {
+            let geometry = |bytes| {
+                let config = Config {
+                    payload_words,
+                    ..Config::new(bytes)
+                };
+                config.geometry().map(|geometry| geometry.slot_count)
+            };
+            for slot_count in [LEAST_SLOTS, MOST_SLOTS] {
+                let bytes = Geometry::of_slots(slot_count, payload_words).region_bytes;
+                assert_eq!(geometry(bytes), Ok(slot_count));
+                let beyond = if slot_count == LEAST_SLOTS {
+                    bytes - 1
+                } else {
+                    bytes + 1
+                };
+                assert!(geometry(beyond).is_err(), "{slot_count} slots");
+            }
+        }
     }
 
     #[test]

@@ -202,6 +202,66 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_given_up_stays_with_whoever_else_has_it() {
+        let mut memory = [Line::ZERO; 32];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let slot = depot.region.slot(3).unwrap();
+        let node = State::LIVE | 1 << State::LENGTH_SHIFT;
+        for (state, left) in [
+            (node + 2 * State::REF, node + State::REF),
+            (State::OWNED + State::REF, State::OWNED),
+            (node + State::REF, State::FREE),
+        ] {
+            slot.state.store(state, Ordering::Relaxed);
+            depot.region.undo(3);
+            assert_eq!(slot.state_now(), State(left));
+        }
+    }
+
+    #[test]
+    fn each_claim_takes_what_it_wants_and_only_the_hand_respects_recency() {
+        let mut memory = [Line::ZERO; 32];
+        let config = Config {
+            lease_ticks: 2,
+            ..config()
+        };
+        let depot = Depot::new(&mut memory, &config).unwrap();
+        depot.advance(5);
+        let slot = depot.region.slot(3).unwrap();
+        let node = State::LIVE | 1 << State::LENGTH_SHIFT;
+        let (used, saved) = (State::VISITED, State::SAVED_BIT);
+        let leased = node | State::LEASED | 4 << State::STAMP_SHIFT;
+        for (state, wanted, left) in [
+            (node | used, Wanted::FreeOrEvictable, node | State::CHANCE),
+            (node | State::CHANCE, Wanted::FreeOrEvictable, node),
+            (
+                node | State::LEASED | used,
+                Wanted::FreeOrEvictable,
+                node | State::LEASED | State::CHANCE,
+            ),
+            (leased | used, Wanted::FreeOrEvictable, leased | used),
+            (
+                node + State::REF + used,
+                Wanted::FreeOrEvictable,
+                node + State::REF + used,
+            ),
+            (node, Wanted::FreeOrEvictable, State::OWNED),
+            (node | State::LEASED, Wanted::FreeOrEvictable, State::OWNED),
+            (node | used, Wanted::FreeOrUnheld, State::OWNED),
+            (leased, Wanted::FreeOrUnheld, leased),
+            (node, Wanted::Free, node),
+            (State::FREE, Wanted::Free, State::OWNED),
+            (node | used, Wanted::FreeOrUnsaved, State::OWNED),
+            (node | saved, Wanted::FreeOrUnsaved, node | saved),
+        ] {
+            slot.state.store(state, Ordering::Relaxed);
+            let is_taken = depot.region.try_claim(3, wanted);
+            assert_eq!(slot.state_now(), State(left), "{state:#x} {wanted:?}");
+            assert_eq!(is_taken, left == State::OWNED);
+        }
+    }
+
+    #[test]
     fn tentative_entries_of_full_buckets_are_left_to_their_owners() {
         let mut memory = [Line::ZERO; 32];
         let depot = Depot::new(&mut memory, &config()).unwrap();

@@ -322,6 +322,30 @@ mod tests {
     }
 
     #[test]
+    fn a_run_is_wide_when_it_spans_more_windows_than_it_can_ever_name() {
+        for taken in [&[][..], &[1], &[1, 2], &[1, 2, 3, 4, 5, 6]] {
+            // Six windows in any mixture of which each place takes one.
+            for choice in 0..6u64.pow(6) {
+                let high = |place: usize| 1 + choice / 6u64.pow(place as u32 % 6) % 6;
+                let run: Run = core::array::from_fn(|place| high(place) << 32 | 9);
+                let cells = table();
+                let table = WindowTable(&cells);
+                for window in taken {
+                    table.find_or_take(*window);
+                }
+                let mut unknown: [u64; RUN_FRAMES] = run.map(|frame| frame >> 32);
+                unknown.sort_unstable();
+                let distinct = unknown.chunk_by(|one, other| one == other);
+                let is_unknown =
+                    |chunk: &&[u64]| !taken.iter().take(2).any(|known| chunk[0] == *known);
+                let unknown_count = distinct.filter(is_unknown).count();
+                let room = 2 + 2usize.saturating_sub(taken.len());
+                assert_eq!(table.spans_too_many(&run), unknown_count > room, "{run:x?}");
+            }
+        }
+    }
+
+    #[test]
     fn unrelated_words_are_wide_and_leave_the_table_alone() {
         let cells = table();
         let table = WindowTable(&cells);

@@ -35,7 +35,7 @@ const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
 /// Attempts at moving the progress mark; who loses them all was overtaken by later marks.
 const MARK_ATTEMPTS: u32 = 4;
 /// Hints per shard: one line.
-const SHARD_HINTS: usize = if HINT_COUNT < 16 { HINT_COUNT } else { 16 };
+const SHARD_HINTS: usize = if cfg!(loom) { HINT_COUNT } else { 16 };
 
 /// A slot that is the claimer's.
 #[derive(Clone, Copy, Debug)]
@@ -206,79 +206,4 @@ fn move_hand(hand: &AtomicU64, from: u64, to: u64) {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::config::Config;
-    use crate::depot::Depot;
-    use crate::layout::Line;
-
-    const SLOTS: u32 = 22;
-
-    /// Of so many slots.
-    const fn config(lease_ticks: u32) -> Config {
-        Config {
-            references: true,
-            lease_ticks,
-            ..Config::new(3072)
-        }
-    }
-
-    /// Saves of new stacks until one is no longer stored.
-    fn saves_until_evicted(depot: &Depot<'_>, stack: &[u64]) -> u32 {
-        let weak = depot.save(stack);
-        let is_stored = || weak.is_ok_and(|weak| depot.fetch(weak, &mut [0; 32]).is_ok());
-        let mut count = 0;
-        while is_stored() {
-            count += 1;
-            assert!(depot.save(&[0x1000 + u64::from(count)]).is_ok());
-        }
-        count
-    }
-
-    #[test]
-    fn a_stack_lives_a_lap_and_a_used_one_two_more() {
-        for lease_ticks in [0, 1] {
-            let mut memory = [Line::ZERO; 48];
-            let depot = Depot::new(&mut memory, &config(lease_ticks)).unwrap();
-            assert_eq!(depot.region.geometry.slot_count, SLOTS);
-            assert_eq!(saves_until_evicted(&depot, &[1]), SLOTS);
-            depot.save(&[2]).unwrap();
-            // Two laps of all others, then one that ends here.
-            assert_eq!(saves_until_evicted(&depot, &[2]), 3 * SLOTS - 2);
-        }
-    }
-
-    #[test]
-    fn what_is_born_just_before_the_hand_gets_a_chance() {
-        let mut memory = [Line::ZERO; 48];
-        let depot = Depot::new(&mut memory, &config(0)).unwrap();
-        let hand = &depot.region.header.hand;
-        for (hand_at, number, is_near) in [
-            (22, 1, true),
-            (22, 11, true),
-            (22, 12, false),
-            (22, 22, false),
-            (43, 22, true),
-            (43, 10, true),
-            (43, 11, false),
-            (43, 21, false),
-        ] {
-            hand.store(hand_at, Ordering::Relaxed);
-            let chance = depot.region.chance_at_birth(number);
-            assert_eq!(chance == State::CHANCE, is_near, "{hand_at} {number}");
-        }
-    }
-
-    #[test]
-    fn what_is_held_keeps_its_use() {
-        let mut memory = [Line::ZERO; 48];
-        let depot = Depot::new(&mut memory, &config(0)).unwrap();
-        let held = depot.save_acquire(&[1]).unwrap();
-        depot.save(&[1]).unwrap();
-        for number in 0..200 {
-            depot.save(&[0x1000 + number]).unwrap();
-        }
-        let state = depot.region.slot(held.weak.slot()).unwrap().state_now();
-        assert!(state.has(State::VISITED) && !state.has(State::CHANCE));
-    }
-}
+mod tests;

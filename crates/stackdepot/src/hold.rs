@@ -314,6 +314,97 @@ mod tests {
     }
 
     #[test]
+    fn names_of_slots_that_were_never_used_are_refused_and_leave_no_trace() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        for weak in [0, 1, 5, u32::MAX].map(|number| WeakHandle::new(number, 0)) {
+            assert_eq!(depot.acquire(weak), Err(HoldError::Evicted));
+            assert_eq!(depot.renew(weak), Err(HoldError::Evicted));
+            for hold in [Hold::None, Hold::Reference, Hold::Lease] {
+                assert_eq!(depot.hold(weak, hold).err(), Some(HoldError::Evicted));
+            }
+            assert!(depot.payload(weak).is_err() && depot.fetch(weak, &mut []).is_err());
+        }
+        assert!(
+            depot
+                .region
+                .slots
+                .iter()
+                .all(|slot| slot.state_now() == State(0))
+        );
+        assert_eq!(depot.stats().saturated, 0);
+    }
+
+    #[test]
+    fn the_last_put_of_a_stack_is_noted_and_of_an_inner_node_hinted_at() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let region = &depot.region;
+        let inner = State::LIVE | 10 << State::LENGTH_SHIFT;
+        let noted = |state: u64| {
+            let slot = region.slot(7).unwrap();
+            slot.state.store(state, Ordering::Relaxed);
+            region.header.hand.store(1000, Ordering::Relaxed);
+            region.header.progress.store(0, Ordering::Relaxed);
+            region
+                .header
+                .hints
+                .iter()
+                .for_each(|hint| hint.store(0, Ordering::Relaxed));
+            region.release(7);
+            let hints = region.header.hints.iter();
+            let is_hinted = hints
+                .map(|hint| hint.load(Ordering::Relaxed))
+                .any(|hint| hint == 7);
+            (
+                is_hinted,
+                region.header.progress.load(Ordering::Relaxed) > 1000,
+            )
+        };
+        assert_eq!(noted(inner + State::REF), (true, false));
+        assert_eq!(noted(inner + 2 * State::REF), (false, false));
+        assert_eq!(
+            noted((inner | State::SAVED_BIT) + State::REF),
+            (false, true)
+        );
+        assert_eq!(
+            noted((inner | State::SAVED_BIT) + 2 * State::REF),
+            (false, false)
+        );
+        let leased = inner | State::SAVED_BIT | State::LEASED;
+        assert_eq!(
+            noted(leased + State::REF),
+            (false, false),
+            "not before its lease is over"
+        );
+        assert_eq!(noted(State::REF), (false, false), "a stray reference");
+    }
+
+    #[test]
+    fn a_lease_is_written_at_tick_0_too_and_once_per_tick() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let weak = depot.save(&[0x1000]).unwrap();
+        let slot = slot(&depot, weak).unwrap();
+        assert!(!slot.state_now().has(State::LEASED | State::VISITED));
+        assert_eq!(depot.renew(weak), Ok(Tick(0)));
+        assert!(slot.state_now().has(State::LEASED));
+        assert_eq!(depot.save(&[0x1000]), Ok(weak));
+        let leased = slot.state_now();
+        assert_eq!(depot.save(&[0x1000]), Ok(weak));
+        let held = depot.save_acquire_lease(&[0x1000]).unwrap();
+        assert_eq!(
+            slot.state_now(),
+            State(leased.0 + State::REF),
+            "more was written"
+        );
+        depot.put(held.handle);
+        depot.advance(1);
+        assert_eq!(depot.renew(weak), Ok(Tick(1)));
+        assert_eq!(slot.state_now(), leased.with_stamp(1));
+    }
+
+    #[test]
     fn holds_that_are_switched_off_are_refused() {
         let mut memory = [Line::ZERO; 64];
         let depot = Depot::new(&mut memory, &Config::new(4096)).unwrap();

@@ -168,7 +168,7 @@ impl<'r> Pair<'r> {
             // ORDERING: Relaxed load: the entry was committed before the node lost its last
             // reference, which the owner acquired, so the value is visible.
             let entry = Entry(cell.load(Ordering::Relaxed));
-            if entry.slot() == slot && !entry.is_empty() && !entry.is_tentative() {
+            if entry.slot() == slot && !entry.is_tentative() {
                 // ORDERING: Relaxed: the slot was claimed before; that its next life finds the
                 // cell empty follows from the release when it becomes FREE.
                 return cell
@@ -242,6 +242,25 @@ mod tests {
         }
     }
 
+    /// Where entries are is part of the format. The numbers were computed by a twin in another
+    /// language.
+    #[test]
+    fn both_buckets_and_the_home_of_a_hash_are_the_same_everywhere() {
+        for (hash, numbers) in [
+            (0, (0, 1)),
+            (1, (0, 408)),
+            (0x1234_5678, (71, 31)),
+            (0xffff_ffff, (999, 403)),
+            (0x9e37_79b9, (618, 626)),
+        ] {
+            assert_eq!(bucket_numbers(hash, 1000), numbers, "{hash:#x}");
+        }
+        for home in 0..BUCKET_CELLS {
+            assert_eq!(home_cell((home as u64) << 61), home);
+            assert_eq!(home_cell((home as u64) << 61 | u64::MAX >> 3), home);
+        }
+    }
+
     #[test]
     fn mixing_sets_each_bit_for_half_of_the_hashes() {
         let mut set_counts = [0u32; 32];
@@ -301,6 +320,10 @@ mod tests {
             let entry = Entry::new(hash, slot);
             assert!(entry.fits(hash) && !entry.fits(hash ^ 1 << 33) && entry.fits(hash ^ 1 << 32));
             assert!(!entry.is_tentative() && entry.tentative().is_tentative());
+            assert_eq!(entry.tentative(), entry.tentative().tentative());
+            assert!(entry.is_committed_of(hash) && entry.is_committed_of(hash ^ 1 << 32));
+            assert!(!entry.is_committed_of(hash ^ 1 << 33));
+            assert!(!Entry::new(hash, 0).tentative().is_committed_of(hash));
             assert_eq!((entry.slot(), entry.tentative().slot()), (slot, slot));
         }
     }

@@ -83,7 +83,7 @@ impl<'r> Region<'r> {
         self.prefetch_payload(number);
         let generation = slot.generation_now();
         let state = slot.state_now();
-        if generation != weak.generation() || !state.is_live() || !state.is_saved() {
+        if generation != weak.generation() || !state.is_saved() {
             return Err(HoldError::Evicted);
         }
         self.hold_found(

@@ -92,11 +92,11 @@ impl<'f> Stack<'f> {
         }
     }
 
-    /// The same stack, with its outermost runs left to an ancestor; `None` when nothing would
-    /// be left below it.
+    /// The same stack, which is not cut, with its outermost runs left to an ancestor; `None` when
+    /// nothing would be left below it.
     pub fn onto(self, base: Base, base_levels: usize) -> Option<Stack<'f>> {
         let full = self.full.get(..self.full.len().checked_sub(base_levels)?)?;
-        if self.is_cut || (full.is_empty() && self.tail_length == 0) {
+        if full.is_empty() && self.tail_length == 0 {
             return None;
         }
         Some(Stack { full, base, ..self })
@@ -324,3 +324,6 @@ impl<'r> Region<'r> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

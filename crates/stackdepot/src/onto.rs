@@ -125,7 +125,7 @@ impl Region<'_> {
         Some(answer)
     }
 
-    /// Walks from the leaf to the base and notes each full node.
+    /// Walks from the leaf to the base and notes each full node; the trail is as long as there are.
     fn trace(
         &self,
         stack: &Stack<'_>,
@@ -137,11 +137,7 @@ impl Region<'_> {
         let mut number = leaf.slot();
         for level in (0..=stack.leaf_level()).rev() {
             let Some(slot) = self.slot(number) else { break };
-            if let (true, Some(place), Some(hash)) = (
-                level < stack.full_levels(),
-                trail.get_mut(level),
-                hashes.get(level),
-            ) {
+            if let (Some(place), Some(hash)) = (trail.get_mut(level), hashes.get(level)) {
                 let weak = WeakHandle::new(number, slot.generation_now());
                 *place = Some(Ancestor {
                     weak,
@@ -160,3 +156,6 @@ impl Region<'_> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -203,7 +203,7 @@ impl<'r> Publication<'_, 'r> {
             // ORDERING: Relaxed: of an entry that must be seen, the fence before shows the birth,
             // too; of any other, its maker's scan finds mine.
             let entry = Entry(cell.load(Ordering::Relaxed));
-            if entry.is_empty() || !entry.fits(self.node.hash) {
+            if !entry.fits(self.node.hash) {
                 return Scan::Clear;
             }
             let generation = match self.compare(cell, entry) {
@@ -271,3 +271,6 @@ fn await_change(cell: &AtomicU64, entry: Entry, spins: &mut u32) -> bool {
 
 #[cfg(all(test, loom))]
 mod models;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -81,9 +81,8 @@ impl Region<'_> {
         }
         // The hand starts over behind its first lap, or in it if it never ended.
         let (hand, slot_count) = (get(&self.header.hand), u64::from(self.geometry.slot_count));
-        if let Some(in_lap) = hand.checked_rem(slot_count).filter(|_| hand > slot_count) {
-            set(&self.header.hand, slot_count + in_lap);
-        }
+        let in_lap = hand.checked_rem(slot_count).unwrap_or(0);
+        set(&self.header.hand, hand.min(slot_count + in_lap));
         set(&self.header.progress, get(&self.header.hand));
     }
 
@@ -172,7 +171,7 @@ impl Region<'_> {
             let link = get(&slot.link);
             let is_sound =
                 state.has(State::MARK) && is_full_parent && frame_count <= self.max_frames as usize;
-            if !is_sound || !self.is_decodable(current, state, (link >> 32) as u32) {
+            if !is_sound || !self.is_decodable(state, (link >> 32) as u32) {
                 return false;
             }
             if link as u32 == 0 {
@@ -183,13 +182,13 @@ impl Region<'_> {
         false
     }
 
-    /// Whether the upper halves are there: the windows taken, or an EXT slot of its own.
-    fn is_decodable(&self, number: u32, state: State, windows: u32) -> bool {
+    /// Whether the upper halves are there: the windows taken, or an EXT slot.
+    fn is_decodable(&self, state: State, windows: u32) -> bool {
         if state.has(State::WIDE) {
             let ext = self
                 .slot(windows)
                 .map(|ext| State(get(&ext.state)).status());
-            return ext == Some(Status::Ext) && windows != number;
+            return ext == Some(Status::Ext);
         }
         let table = WindowTable::of(self.header);
         (0..state.length()).all(|position| table.is_taken(Windows(windows).cell_of(position)))
@@ -292,6 +291,9 @@ mod tests {
     use crate::depot::Depot;
     use crate::layout::Line;
 
+    extern crate std;
+    use std::vec::Vec;
+
     const MAX_FRAMES: u32 = 30;
 
     fn config() -> Config {
@@ -355,6 +357,102 @@ mod tests {
             assert_eq!(stats.new_nodes - stats.evicted_nodes, kept);
             assert_eq!(stats.new_stacks - stats.evicted_stacks, 0);
         }
+    }
+
+    #[test]
+    fn each_entry_that_leads_to_nothing_sound_is_removed_and_counted() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let weak = depot.save(&deep()).unwrap();
+        let leaf = depot.region.slot(weak.slot()).unwrap();
+        let pair = depot
+            .region
+            .pair(leaf.hash.load(Ordering::Relaxed))
+            .unwrap();
+        let own: Vec<&AtomicU64> = pair.cells().collect();
+        let all = depot.region.buckets.iter().flat_map(|bucket| &bucket.cells);
+        let is_own = |cell: &&AtomicU64| own.iter().any(|own| core::ptr::eq(*own, *cell));
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            all.filter(|cell| get(cell) == 0).partition(is_own);
+        let committed = own.iter().map(|cell| Entry(get(cell)));
+        let [entry] = committed
+            .filter(|entry| entry.slot() == weak.slot())
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!("one entry leads to a node")
+        };
+        let free = Entry::new(0, 30);
+        let outside = Entry::new(0, 99_999);
+        for (cell, wrong) in [
+            (here[0], entry.tentative()),
+            (here[1], entry),
+            (here[2], free),
+            (here[3], outside),
+            (elsewhere[0], entry),
+        ] {
+            set(cell, wrong.0);
+            assert_eq!(counted(depot.region.recover([])), [3, 1, 0], "{wrong:x?}");
+            assert!(depot.fetch(weak, &mut [0; 32]).is_ok());
+        }
+        set(here[4], entry.tentative().0);
+        set(here[5], free.0);
+        assert_eq!(counted(depot.region.recover([])), [3, 2, 0]);
+    }
+
+    #[test]
+    fn an_entry_of_what_is_no_node_is_removed() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &config()).unwrap();
+        let slot = depot.region.slot(30).unwrap();
+        let cell = &depot.region.pair(0).unwrap().first.cells[2];
+        let live = |length: u64| State::LIVE | length << State::LENGTH_SHIFT;
+        for (state, is_kept) in [
+            (live(0), false),
+            (live(11), false),
+            (State::OWNED | 5 << State::LENGTH_SHIFT, false),
+            (live(1), true),
+            (live(10) | State::MARK, true),
+        ] {
+            set(&slot.state, state);
+            set(cell, Entry::new(0, 30).0);
+            // What the node names is there: the window of 0.
+            WindowTable::of(depot.region.header).encode(&[0; RUN_FRAMES]);
+            set(&slot.link, 0x000a_aaaa << 32);
+            let kept = u64::from(is_kept);
+            assert_eq!(
+                counted(depot.region.recover([])),
+                [kept, 1 - kept, 1 - kept]
+            );
+        }
+    }
+
+    #[test]
+    fn a_node_whose_upper_halves_are_gone_or_anothers_is_given_up_with_its_children() {
+        let wide = core::array::from_fn::<u64, 25, _>(|at| !0 / (at as u64 + 2));
+        let kept_after = |damage: fn(&Depot<'_>, [u32; 3])| {
+            let mut memory = [Line::ZERO; 64];
+            let depot = Depot::new(&mut memory, &config()).unwrap();
+            let weak = depot.save(&wide).unwrap();
+            assert_eq!(depot.stats().wide_nodes, 3);
+            damage(&depot, chain(&depot, weak));
+            let kept = counted(depot.region.recover([]))[0];
+            assert_eq!(depot.fetch(weak, &mut [0; 32]).is_ok(), kept == 3);
+            kept
+        };
+        fn link(depot: &Depot<'_>, number: u32) -> u64 {
+            depot.region.slot(number).map_or(0, |slot| get(&slot.link))
+        }
+        assert_eq!(kept_after(|_, _| ()), 3);
+        let kept = kept_after(|depot, [.., root]| {
+            let ext = (link(depot, root) >> 32) as u32;
+            set(&depot.region.slot(ext).unwrap().state, State::OWNED);
+        });
+        assert_eq!(kept, 0, "the root's second slot is no such slot any more");
+        let kept = kept_after(|depot, [_, middle, root]| {
+            let shared = link(depot, root) >> 32 << 32 | u64::from(root);
+            set(&depot.region.slot(middle).unwrap().link, shared);
+        });
+        assert_eq!(kept, 1, "what the root has the node below cannot have");
     }
 
     #[test]

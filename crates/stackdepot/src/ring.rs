@@ -70,32 +70,27 @@ impl RingConfig {
     }
 
     /// The `lease_ticks` that the depot behind this ring must be made with (INVARIANT R3).
-    pub const fn lease_ticks(&self) -> u32 {
-        TICKS_PER_LAP + 1 + (self.most_chunk() > 1) as u32
+    pub fn lease_ticks(&self) -> u32 {
+        TICKS_PER_LAP + 1 + u32::from(self.most_chunk() > 1)
     }
 
     /// Events of a tick: a sixteenth of the ring.
-    pub const fn tick_events(&self) -> u32 {
+    pub fn tick_events(&self) -> u32 {
         self.event_count.div_ceil(TICKS_PER_LAP)
     }
 
     /// Places of the largest chunk, so that the chunks of all shards together leave at most one
     /// tick's worth of places unused.
-    const fn most_chunk(&self) -> u64 {
-        let share = if self.shard_count <= 1 {
-            1
-        } else {
-            (self.tick_events() / self.shard_count) as u64
-        };
-        match share {
-            0 | 1 => 1,
-            share if share >= Cursor::CHUNK_LIMIT => Cursor::CHUNK_LIMIT,
-            share => 1 << share.ilog2(),
+    fn most_chunk(&self) -> u64 {
+        if self.shard_count <= 1 {
+            return 1;
         }
+        let share = (self.tick_events() / self.shard_count).max(1);
+        Cursor::CHUNK_LIMIT.min(1 << share.ilog2())
     }
 
     /// Entries: with chunks, one tick more for their unused places and one for their age.
-    pub(crate) const fn entry_count(&self) -> u32 {
+    pub(crate) fn entry_count(&self) -> u32 {
         if self.most_chunk() > 1 {
             self.event_count + 2 * self.tick_events()
         } else {
@@ -105,11 +100,11 @@ impl RingConfig {
 
     /// Lines of memory, header and shards included.
     #[cfg(loom)]
-    pub const fn model_line_count(&self) -> usize {
+    pub fn model_line_count(&self) -> usize {
         self.line_count()
     }
 
-    pub(crate) const fn line_count(&self) -> usize {
+    pub(crate) fn line_count(&self) -> usize {
         HEADER_LINES + self.shard_count as usize + self.entry_count() as usize
     }
 

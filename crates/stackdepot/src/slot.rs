@@ -258,6 +258,35 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_is_told_of_another_generation() {
+        let slot = slot();
+        assert!(slot.is_still(0) && !slot.is_still(1));
+        assert_eq!(slot.raise_generation(), 1);
+        assert!(slot.is_still(1) && !slot.is_still(0));
+    }
+
+    #[test]
+    fn a_use_is_noted_and_passed_by_without_touching_the_rest() {
+        let slot = slot();
+        assert!(slot.claim_free());
+        slot.bear(7, State::CUT | State::WIDE);
+        let before = slot.state_now();
+        slot.mark_visited(before);
+        assert_eq!(slot.state_now(), State(before.0 | State::VISITED));
+        slot.pass(before);
+        assert!(slot.state_now().has(State::VISITED), "seen before");
+        for left in [before.0 | State::CHANCE, before.0] {
+            slot.pass(slot.state_now());
+            assert_eq!(slot.state_now(), State(left));
+        }
+        slot.mark_visited(before);
+        slot.pass(State(before.0 | State::VISITED));
+        slot.mark_visited(State(before.0 | State::CHANCE));
+        slot.pass(slot.state_now());
+        assert_eq!(slot.state_now(), State(before.0 | State::CHANCE));
+    }
+
+    #[test]
     fn ext_and_worn_are_reached_by_adding() {
         let slot = slot();
         assert!(slot.claim_free());

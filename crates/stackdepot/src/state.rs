@@ -143,3 +143,6 @@ impl State {
         self.0 & flag != 0
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -175,6 +175,34 @@ fn a_header_with_one_wrong_number_is_refused() {
 }
 
 #[test]
+fn a_header_brings_back_what_the_depot_was_made_with() {
+    for (references, lease_ticks, payload_words) in [(false, 3, 0), (true, 0, 4), (false, 0, 1)] {
+        let mut memory = vec![Line::ZERO; LINES];
+        let config = Config {
+            references,
+            lease_ticks,
+            payload_words,
+            max_frames: 77,
+            ..config()
+        };
+        Depot::new(&mut memory, &config).unwrap();
+        let depot = attach(&mut memory, LINES * 64).unwrap();
+        assert_eq!((depot.lease_ticks(), depot.max_frames()), (lease_ticks, 77));
+        assert_eq!(depot.save_acquire(&[1]).is_ok(), references);
+        assert_eq!(depot.save_lease(&[1]).is_ok(), lease_ticks != 0);
+        let image = HeaderImage::parse(bytes_of(&mut memory)).unwrap();
+        assert_eq!(
+            (image.references, image.lease_ticks),
+            (references, lease_ticks)
+        );
+        assert_eq!(
+            (image.geometry.payload_words, image.max_frames),
+            (payload_words, 77)
+        );
+    }
+}
+
+#[test]
 fn counts_that_are_one_off_are_refused() {
     for (offset, change) in [(24, 1i8), (24, -1), (28, 1), (28, -1), (12, 1)] {
         let mut memory = vec![Line::ZERO; LINES];

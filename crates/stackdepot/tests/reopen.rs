@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 
 use stackdepot::image::{HeaderImage, SlotImage};
 use stackdepot::{
-    AttachError, Config, Depot, HEADER_BYTES, HashChoice, Line, Recovered, WeakHandle,
+    AttachError, Config, Depot, HEADER_BYTES, HashChoice, Line, Recovered, Stats, WeakHandle,
 };
 
 const LINES: usize = 512;
@@ -145,10 +145,21 @@ fn a_sound_region_keeps_every_stack_and_exactly_the_holds_that_live_on() {
 fn foreign_bytes_read_as_the_depot_reads_itself() {
     let mut memory = vec![Line::ZERO; LINES];
     let saved = filled(&mut memory);
-    // SAFETY: lines are plain bytes without padding; no depot is open.
+    let (depot, _) = reopen(&mut memory, &[]).unwrap();
+    depot.advance(7);
+    let stats = depot.stats();
+    // SAFETY: lines are plain bytes without padding; the depot is not used any more.
     let bytes = unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u8>(), LINES * 64) };
     let header = HeaderImage::parse(bytes).unwrap();
     assert!(header.references && header.geometry.payload_words == 2 && !header.is_dirty);
+    assert_eq!(
+        (header.clock, header.lease_ticks, header.max_frames),
+        (7, 3, 256)
+    );
+    assert_eq!(header.evicted_payload, stats.evicted_payload);
+    assert_eq!(header.counters, counters(&stats));
+    let windows = header.windows.iter().flatten().count() as u64;
+    assert!(windows == stats.windows && header.windows.contains(&Some(0x7f00)));
     let slot = |number: u32| {
         let start = header.geometry.slots_offset + (number as usize - 1) * 64;
         SlotImage::parse(bytes[start..start + 64].try_into().unwrap())
@@ -167,6 +178,42 @@ fn foreign_bytes_read_as_the_depot_reads_itself() {
         }
         assert_eq!(frames, frames_of(number));
     }
+}
+
+/// In the order of the header.
+fn counters(stats: &Stats) -> [u64; 14] {
+    [
+        stats.new_stacks,
+        stats.new_nodes,
+        stats.evicted_stacks,
+        stats.evicted_nodes,
+        stats.full,
+        stats.contended,
+        stats.crowded,
+        stats.saturated,
+        stats.truncated,
+        stats.wide_nodes,
+        stats.worn_slots,
+        stats.crowd_evicted,
+        stats.stale_puts,
+        stats.undone_nodes,
+    ]
+}
+
+/// Where the header says that a reopen is under way.
+const DIRTY_OFFSET: usize = 72;
+
+#[test]
+fn a_reopen_that_was_cut_short_is_told_by_the_next_one() {
+    let mut memory = vec![Line::ZERO; LINES];
+    filled(&mut memory);
+    // SAFETY: the buffer is the test's own, and any bytes are lines.
+    let bytes =
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
+    bytes[DIRTY_OFFSET] = 1;
+    assert!(HeaderImage::parse(bytes).unwrap().is_dirty);
+    assert!(reopen(&mut memory, &[]).unwrap().1.was_dirty);
+    assert!(!reopen(&mut memory, &[]).unwrap().1.was_dirty);
 }
 
 /// Where the header names the hash.

@@ -106,6 +106,29 @@ fn newest_events_always_have_their_stacks_while_the_depot_evicts() {
 }
 
 #[test]
+fn an_event_is_leased_for_as_long_as_its_ring_says() {
+    for shard_count in [1, 4] {
+        let config = RingConfig {
+            event_count: 1024,
+            shard_count,
+        };
+        let mut ring_lines = lines(ring_bytes(&config).unwrap());
+        let mut depot_lines = lines(8192);
+        let ring = Ring::new(&mut ring_lines, &config).unwrap();
+        let depot = Depot::new(&mut depot_lines, &depot_config(8192, &config)).unwrap();
+        assert_eq!(ring.lease_ticks(), 17 + u32::from(shard_count > 1));
+        let leased = Event {
+            from: depot.now(),
+            ..event(1, None)
+        };
+        depot.advance(ring.lease_ticks());
+        assert!(ring.still_leased(&depot, &leased));
+        depot.advance(1);
+        assert!(!ring.still_leased(&depot, &leased));
+    }
+}
+
+#[test]
 fn two_threads_pause_at_any_time_and_find_their_stacks() {
     let config = RingConfig::new(512);
     let (mut ring_lines, mut depot_lines) =

@@ -56,15 +56,10 @@ pub struct LiveBlock {
 }
 
 impl LiveBlock {
-    pub(crate) const fn to_words(self) -> [u64; 3] {
-        let size = if self.size > MOST_SIZE {
-            MOST_SIZE
-        } else {
-            self.size
-        };
+    pub(crate) fn to_words(self) -> [u64; 3] {
         [
             bits_of(self.stack),
-            size | (self.thread as u64) << SIZE_BITS,
+            self.size.min(MOST_SIZE) | u64::from(self.thread) << SIZE_BITS,
             self.time,
         ]
     }
@@ -379,6 +374,25 @@ mod tests {
             ..block
         };
         assert_eq!(LiveBlock::from_words(huge.to_words()), block);
+    }
+
+    /// Readers of files know these places.
+    #[cfg(not(loom))]
+    #[test]
+    fn words_are_laid_out_as_the_head_says() {
+        let block = LiveBlock {
+            stack: Some(WeakHandle::new(9, 8)),
+            size: 5,
+            thread: 3,
+            time: 7,
+        };
+        assert_eq!(block.to_words(), [8 << 32 | 9, 3 << 42 | 5, 7]);
+        assert_eq!(MOST_SIZE, (1 << 42) - 1);
+        let key = Key(0x1234 << 16 | 0x7fff << 1);
+        assert_eq!((key.address(), key.busy()), (0x1234, Key(key.0 | 1)));
+        assert_eq!(key.next(0x5678), Key(0x5678 << 16));
+        assert_eq!(key.next(0x5678).next(0), Key(1 << 1));
+        assert!(key.busy().is_busy() && !key.busy().is_block() && !key.busy().is_empty());
     }
 
     #[test]

@@ -86,13 +86,8 @@ const fn scale(bits: u64, bucket_count: NonZeroU64) -> u64 {
     ((bits >> 32) * bucket_count.get()) >> 32
 }
 
-const fn weight_of(size: u64) -> u64 {
-    let weight = size.saturating_add(LEAST_WEIGHT);
-    if weight > MOST_WEIGHT {
-        MOST_WEIGHT
-    } else {
-        weight
-    }
+fn weight_of(size: u64) -> u64 {
+    size.saturating_add(LEAST_WEIGHT).min(MOST_WEIGHT)
 }
 
 /// The priority of a block as a fraction, to compare without dividing: it is in the set of S
@@ -107,11 +102,11 @@ impl Priority {
     /// Below every block.
     pub const LOWEST: Priority = Priority { weight: 0, coin: 1 };
 
-    pub const fn of(address: u64, size: u64) -> Priority {
+    pub fn of(address: u64, size: u64) -> Priority {
         Priority::of_hash(AddressHash::of(address), size)
     }
 
-    pub const fn of_hash(hash: AddressHash, size: u64) -> Priority {
+    pub fn of_hash(hash: AddressHash, size: u64) -> Priority {
         Priority {
             weight: weight_of(size),
             coin: hash.coin(),
@@ -171,13 +166,13 @@ impl Sampling {
     }
 
     /// Whether the block is in the set.
-    pub const fn contains(&self, address: u64, size: u64) -> bool {
+    pub fn contains(&self, address: u64, size: u64) -> bool {
         self.keeps(Priority::of(address, size))
     }
 
     /// Whether a block at that address is in the set whatever its size: then its absence proves
     /// that there is none.
-    pub const fn contains_any_size(&self, address: u64) -> bool {
+    pub fn contains_any_size(&self, address: u64) -> bool {
         self.contains(address, 0)
     }
 
@@ -190,22 +185,14 @@ impl Sampling {
     ///
     /// Sum `factor` over the cells of a stack and shift right by 16 for its live count; sum
     /// `factor x size` (in 128 bits) for its live bytes. Rounded down by at most 2^-16.
-    pub const fn factor(&self, address: u64, size: u64) -> u64 {
+    pub fn factor(&self, address: u64, size: u64) -> u64 {
         let block = Priority::of(address, size);
         if !self.keeps(block) {
             return 0;
         }
-        let scaled = match ((self.sample_bytes as u128) << 16).checked_div(block.weight as u128) {
-            Some(scaled) => scaled,
-            None => 0,
-        };
-        if scaled < Self::ONE as u128 {
-            Self::ONE
-        } else if scaled > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            scaled as u64
-        }
+        let scaled = (u128::from(self.sample_bytes) << 16).checked_div(block.weight.into());
+        // The bytes of a damaged header may be any number.
+        u64::try_from(scaled.unwrap_or(0)).map_or(u64::MAX, |factor| factor.max(Self::ONE))
     }
 }
 
@@ -249,6 +236,62 @@ mod tests {
                 Sampling::new(block.dropping() - 2).keeps(block),
                 "{block:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_block_is_out_of_the_set_from_the_very_sample_bytes_on() {
+        // 48 x 2^32 / 3 = 2^36, without a rest.
+        let block = Priority {
+            weight: 48,
+            coin: 3,
+        };
+        assert!(Sampling::new((1 << 36) - 1).keeps(block));
+        assert!(!Sampling::new(1 << 36).keeps(block));
+    }
+
+    #[test]
+    fn a_factor_is_how_many_blocks_one_stands_for() {
+        let block = (0x7f00_1230, 100);
+        let kept = |sample_bytes| Sampling::new(sample_bytes).factor(block.0, block.1);
+        assert_eq!([0, 1, 115, 116].map(kept), [Sampling::ONE; 4]);
+        let coin = AddressHash::of(block.0).coin();
+        let most = (116 << 32) / coin;
+        assert_eq!(kept(most), (most << 16) / 116);
+        assert_eq!(kept(most + 1), 0, "no longer in the set");
+        // What only a damaged header says.
+        let rare = (1..1 << 20).find(|address| AddressHash::of(*address).coin() < 1 << 14);
+        assert_eq!(
+            Sampling::new(1 << 49).factor(rare.unwrap(), u64::MAX),
+            1 << 34
+        );
+    }
+
+    /// Where blocks are is part of the format. The numbers were computed by a twin in another
+    /// language.
+    #[test]
+    fn an_address_goes_to_the_same_places_everywhere() {
+        let count = NonZeroU64::new(1_000_003).unwrap();
+        for (address, coin, tag, others, at) in [
+            (
+                0x7f12_3456_7890,
+                2_220_271_759,
+                14,
+                [70_185, 644_925, 246_645],
+                360_786,
+            ),
+            (
+                0x5555_5555_5000,
+                1_698_694_647,
+                118,
+                [876_357, 910_444, 404_298],
+                445_884,
+            ),
+            (16, 3_553_003_845, 68, [372_701, 994_798, 184_516], 0),
+        ] {
+            let hash = AddressHash::of(address);
+            assert_eq!((hash.coin(), hash.tag()), (coin, Tag::of_byte(tag)));
+            assert_eq!((hash.others(count), home(address, count)), (others, at));
         }
     }
 

@@ -175,6 +175,127 @@ fn full_table_keeps_its_sample_and_gives_every_reference_back_once() {
 }
 
 #[test]
+fn the_emptier_bucket_is_better_and_among_full_ones_the_weaker_block() {
+    let place = |kept_count, weight| Weakest {
+        kept_count,
+        priority: Priority::of_hash(AddressHash::of(0), weight),
+        place: None,
+    };
+    for (one, other, better) in [
+        ((8, 9), (7, 99), (7, 99)),
+        ((5, 9), (4, 99), (4, 99)),
+        ((5, 9), (5, 1), (5, 9)),
+        ((5, 9), (8, 1), (5, 9)),
+        ((7, 9), (7, 1), (7, 9)),
+        ((8, 9), (8, 1), (8, 1)),
+        ((8, 9), (8, 9), (8, 9)),
+        ((8, 9), (8, 99), (8, 9)),
+    ] {
+        let chosen = place(one.0, one.1).or_better(Some(place(other.0, other.1)));
+        let wanted = place(better.0, better.1);
+        let is_wanted = chosen.kept_count == wanted.kept_count
+            && !chosen.priority.is_below(wanted.priority)
+            && !wanted.priority.is_below(chosen.priority);
+        assert!(is_wanted, "{one:?} {other:?}");
+    }
+    assert_eq!(place(8, 9).or_better(None).kept_count, 8);
+}
+
+#[test]
+fn a_table_has_the_cells_that_were_asked_for_and_fills_its_memory() {
+    assert_eq!(line_count(2), 2 + 1 + 2 * 4);
+    assert_eq!((LEAST_BUCKETS, MOST_BUCKETS), (2, 1 << 31));
+    for lines in 11..3000 {
+        let bucket_count = buckets_in(lines);
+        assert!(line_count(bucket_count) <= lines, "{lines} lines");
+        assert!(line_count(bucket_count + 1) > lines, "{lines} lines");
+    }
+    for cell_count in [0, 1, 16, 17, 24, 512, 1000] {
+        let mut lines = memory(cell_count);
+        let wanted = cell_count.div_ceil(8).max(2) as u64;
+        assert_eq!(lines.len() as u64, line_count(wanted));
+        let table = LiveTable::new(&mut lines).unwrap();
+        assert_eq!(table.stats().cell_count, wanted * 8);
+    }
+    assert!(live_bytes(1 << 34).is_ok() && live_bytes((1 << 34) + 1).is_err());
+}
+
+/// Addresses that share a home.
+fn neighbours(count: u64) -> impl Iterator<Item = u64> {
+    (0..count).map(|block| 0x7f00_0000_0000 + 16 * block)
+}
+
+#[test]
+fn the_last_two_cells_of_a_home_are_left_to_others_while_there_is_room_elsewhere() {
+    let mut lines = memory(1 << 12);
+    let table = LiveTable::new(&mut lines).unwrap();
+    let home = |address| table.candidates(address).unwrap().home;
+    for (stored, address) in neighbours(16).enumerate() {
+        assert_eq!(table.insert(address, &block_of(1, 16)), Inserted::Stored);
+        let tags = home(address).tags();
+        let at_home = (stored + 1).min(6) as u32;
+        assert_eq!(8 - tags.empty_count(), at_home, "{stored} before");
+        assert_eq!(tags.is_overflown(), stored >= 6);
+    }
+    for address in neighbours(16) {
+        assert!(matches!(table.remove(address), Removed::Block(_)));
+    }
+}
+
+#[test]
+fn the_weakest_of_a_bucket_is_empty_or_the_least_and_only_the_sample_counts() {
+    let mut lines = memory(1 << 12);
+    let table = LiveTable::new(&mut lines).unwrap();
+    let size_of = |block: u64| 100 * (1 + (block * 5) % 7);
+    let stored: Vec<u64> = neighbours(6).collect();
+    for (block, address) in (0..).zip(&stored) {
+        let _ = table.insert(*address, &block_of(block, size_of(block)));
+    }
+    let home = table.candidates(stored[0]).unwrap().home;
+    let all = || {
+        (0..)
+            .zip(&stored)
+            .map(|(block, at)| Priority::of(*at, size_of(block)))
+    };
+    for sample_bytes in [0, 100, 300, 1000, 3000, 100_000, u64::MAX] {
+        let sampling = Sampling::new(sample_bytes);
+        let kept = all().filter(|block| sampling.keeps(*block)).count();
+        let weakest = Weakest::of(home, sampling).unwrap();
+        assert_eq!(weakest.kept_count, kept);
+        assert!(weakest.place.unwrap().key.is_empty());
+    }
+    // Where nothing is empty, the least; a BUSY cell counts as kept, but is nobody's to take.
+    let claimed: Vec<_> = home.cells().filter(|seen| seen.key.is_empty()).collect();
+    let claimed: Vec<_> = claimed
+        .into_iter()
+        .map(|seen| seen.claim().unwrap())
+        .collect();
+    assert_eq!(claimed.len(), 2);
+    let weakest = Weakest::of(home, Sampling::new(0)).unwrap();
+    assert_eq!(weakest.kept_count, 8);
+    assert!(all().all(|block| !block.is_below(weakest.priority)));
+    assert!(stored.contains(&weakest.place.unwrap().key.address()));
+    claimed.into_iter().for_each(|cell| cell.release());
+}
+
+#[test]
+fn memory_that_is_too_short_for_a_table_is_named_with_its_bytes() {
+    let mut lines = memory(16);
+    let least = 64 * line_count(LEAST_BUCKETS);
+    for line_count in 0..least / 64 {
+        let refused = LiveTable::new(&mut lines[..line_count as usize]).err();
+        let named = ConfigError::OutOfRange {
+            field: "live table bytes",
+            value: line_count * 64,
+            least,
+            most: 64 * super::line_count(MOST_BUCKETS),
+        };
+        assert_eq!(refused, Some(named));
+    }
+    assert!(LiveTable::new(&mut lines).is_ok());
+}
+
+#[test]
 fn addresses_that_no_table_can_hold_are_refused() {
     let mut lines = memory(64);
     let table = LiveTable::new(&mut lines).unwrap();
@@ -341,8 +462,12 @@ fn copied_bytes_show_what_the_table_holds() {
     for number in 1..=300u64 {
         let _ = table.insert(number * 4096, &block_of(number, 100));
     }
+    for (word, count) in [(LOST, 3), (STALE, 4), (PUSHED_OUT, 5)] {
+        table.counters.0[word].store(count, Ordering::Relaxed);
+    }
     let bytes = bytes_of(&table);
-    let header = LiveHeaderImage::parse(&bytes, bytes.len() as u64).unwrap();
+    let header = LiveHeaderImage::parse(&bytes[..128], bytes.len() as u64).unwrap();
+    assert_eq!(header.buckets(), ((2 + 8) * 64, 64));
     assert_eq!(
         (header.stats(), header.sampling()),
         (table.stats(), table.sampling())

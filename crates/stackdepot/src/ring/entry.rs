@@ -21,6 +21,11 @@ pub(super) const STATE_MASK: u64 = 3;
 pub(super) const DONE: u64 = 1;
 const FILLING: u64 = 2;
 
+/// The sequence word of a place in a state.
+const fn sequence_of(number: u64, state: u64) -> u64 {
+    number << 2 | state
+}
+
 /// EMPTY or DONE of an earlier place -> FILLING -> DONE; false when lapped.
 pub(super) fn write_entry<const WORDS: usize>(
     entry: &WordLine,
@@ -40,7 +45,7 @@ pub(super) fn write_entry<const WORDS: usize>(
         || sequence
             .compare_exchange(
                 seen,
-                number << 2 | FILLING,
+                sequence_of(number, FILLING),
                 Ordering::Acquire,
                 Ordering::Relaxed,
             )
@@ -55,7 +60,7 @@ pub(super) fn write_entry<const WORDS: usize>(
         place.store(word, Ordering::Relaxed);
     }
     // ORDERING: Release, partner: the Acquire in `read_entry`, which then sees all our words.
-    sequence.store(number << 2 | DONE, Ordering::Release);
+    sequence.store(sequence_of(number, DONE), Ordering::Release);
     true
 }
 
@@ -70,7 +75,7 @@ pub(super) fn read_words<const WORDS: usize>(
     number: u64,
 ) -> Option<[u64; WORDS]> {
     let [sequence, data @ ..] = &entry.0;
-    let done = number << 2 | DONE;
+    let done = sequence_of(number, DONE);
     // ORDERING: Acquire, partner: the Release store in `write_entry`.
     if sequence.load(Ordering::Acquire) != done {
         return None;

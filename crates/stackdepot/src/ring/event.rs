@@ -95,14 +95,9 @@ impl Event {
     }
 
     /// The event as words 1..=7 of an entry.
-    pub(crate) const fn to_words(self) -> [u64; EVENT_WORDS] {
+    pub(crate) fn to_words(self) -> [u64; EVENT_WORDS] {
         let age = self.age_bits();
-        let most_size = (1 << SIZE_BITS) - 1;
-        let size = if self.size > most_size {
-            most_size
-        } else {
-            self.size
-        };
+        let size = self.size.min((1 << SIZE_BITS) - 1);
         let tick = (self.from.0 & Tick::MASK) as u64;
         [
             self.address,
@@ -140,13 +135,13 @@ impl Event {
         })
     }
 
-    const fn age_bits(self) -> u64 {
+    fn age_bits(self) -> u64 {
         let Some(other_time) = self.other_time else {
             return 0;
         };
         let most_age = (1 << AGE_BITS) - 2;
         let age = self.time.saturating_sub(other_time) >> AGE_SHIFT;
-        1 + if age > most_age { most_age } else { age }
+        1 + age.min(most_age)
     }
 }
 

@@ -200,3 +200,6 @@ impl Places<'_> {
         (before.wrapping_add(1) & PLACE_MASK, ticks as u32)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -491,6 +491,83 @@ fn hostile_bytes_are_refused() {
 }
 
 #[test]
+fn any_number_stands_for_a_shard_and_ticks_move_the_depots_clock() {
+    let config = RingConfig {
+        event_count: 48,
+        shard_count: 3,
+    };
+    let mut lines = memory(&config);
+    let ring = Ring::new(&mut lines, &config).unwrap();
+    let mut depot_lines = vec![Line::ZERO; 64];
+    let depot_config = crate::config::Config {
+        lease_ticks: ring.lease_ticks(),
+        ..crate::config::Config::new(4096)
+    };
+    let depot = Depot::new(&mut depot_lines, &depot_config).unwrap();
+    for claimed in 1..=300 {
+        let shard = [0, 1, 2, 3, 7, usize::MAX][claimed % 6];
+        let place = ring.claim(&depot, shard);
+        assert_eq!((place.shard, place.number), (shard % 3, claimed as u64));
+        assert_eq!(
+            (place.tick, depot.now()),
+            (depot.now(), Tick(claimed as u32 / 3))
+        );
+    }
+}
+
+#[test]
+fn an_image_takes_exactly_the_bytes_and_places_of_its_ring() {
+    let config = RingConfig {
+        event_count: 512,
+        shard_count: 3,
+    };
+    let mut lines = memory(&config);
+    let ring = Ring::new(&mut lines, &config).unwrap();
+    let entry_count = 512 + 2 * 32;
+    ring.places.head.store(5000, Ordering::Relaxed);
+    let bytes = bytes_of(&ring);
+    assert_eq!(bytes.len(), (2 + 3 + entry_count) * 64);
+    let header = RingHeaderImage::parse(&bytes[..128], bytes.len() as u64).unwrap();
+    assert_eq!(header.shards(), (128, 3));
+    assert_eq!(header.entries(), ((2 + 3) * 64, entry_count as u32));
+    assert!(RingHeaderImage::parse(&bytes[..127], bytes.len() as u64).is_err());
+    assert!(RingHeaderImage::parse(&bytes, bytes.len() as u64 - 1).is_err());
+    let event = |number| EventImage {
+        number,
+        event: event_of(number),
+    };
+    for (number, is_current) in [
+        (5001, false),
+        (5000, true),
+        (5000 - entry_count as u64 + 1, true),
+        (5000 - entry_count as u64, false),
+    ] {
+        assert_eq!(header.is_current(&event(number)), is_current, "{number}");
+    }
+}
+
+#[test]
+fn only_a_finished_entry_of_a_possible_place_is_an_event() {
+    let mut bytes = [0; LINE_BYTES];
+    for (place, word) in bytes[8..].chunks_exact_mut(8).zip(event_of(5).to_words()) {
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    for (sequence, number) in [
+        (5 << 2 | 1, Some(5)),
+        (PLACE_MASK << 2 | 1, Some(PLACE_MASK)),
+        ((PLACE_MASK + 1) << 2 | 1, None),
+        (5 << 2, None),
+        (5 << 2 | 2, None),
+        (5 << 2 | 3, None),
+    ] {
+        bytes[..8].copy_from_slice(&u64::to_le_bytes(sequence));
+        let event = EventImage::parse(&bytes);
+        assert_eq!(event.map(|event| event.number), number, "{sequence:#x}");
+        assert!(event.is_none_or(|event| event.event == event_of(5)));
+    }
+}
+
+#[test]
 fn damaged_counts_do_not_stop_a_ring() {
     let config = RingConfig {
         event_count: 64,
@@ -528,7 +605,50 @@ fn absurd_shapes_are_named() {
         assert!(format!("{error}").contains(field));
     }
     let config = RingConfig::new(64);
-    let mut lines = memory(&config);
-    lines.pop();
-    assert!(Ring::new(&mut lines, &config).is_err());
+    let needed_bytes = 67 * 64;
+    assert_eq!(ring_bytes(&config), Ok(needed_bytes));
+    for line_count in [0, 1, 2, 3, 66] {
+        let mut memory = memory(&config);
+        let refused = Ring::new(&mut memory[..line_count], &config).err();
+        let given_bytes = line_count as u64 * 64;
+        let named = ConfigError::OutOfRange {
+            field: "ring bytes",
+            value: given_bytes,
+            least: needed_bytes as u64,
+            most: u64::MAX,
+        };
+        assert_eq!(refused, Some(named));
+        let lines = crate::section::lines_of(&mut memory[..line_count]);
+        let short = SectionError::TooShort {
+            given_bytes,
+            needed_bytes: needed_bytes as u64,
+        };
+        assert_eq!(Ring::view(lines, &config).err(), Some(short));
+    }
+}
+
+#[test]
+fn a_ring_of_shards_has_chunks_that_leave_a_tick_unused_at_most() {
+    let chunk = |event_count, shard_count| {
+        let config = RingConfig {
+            event_count,
+            shard_count,
+        };
+        let most = config.most_chunk();
+        let spare = if most > 1 {
+            2 * config.tick_events()
+        } else {
+            0
+        };
+        assert_eq!(config.entry_count(), event_count + spare);
+        assert_eq!(config.lease_ticks(), 17 + u32::from(most > 1));
+        most
+    };
+    assert_eq!([1024, 1 << 24].map(|events| chunk(events, 1)), [1, 1]);
+    assert_eq!([16, 1024, 1040].map(|events| chunk(events, 64)), [1, 1, 1]);
+    let chunks = [2047, 2048, 3072, 4080, 4096].map(|events| chunk(events, 64));
+    assert_eq!(chunks, [2, 2, 2, 2, 4]);
+    let chunks = [2047, 2048, 4096, 1 << 24].map(|events| chunk(events, 2));
+    assert_eq!(chunks, [64, 64, 64, 64]);
+    assert_eq!(chunk(1024, 2), 32);
 }

@@ -371,8 +371,12 @@ impl<'r> Twin<'r> {
     fn hold_again(&mut self) {
         let Some(weak) = self.any_known() else { return };
         let is_stored = self.fetch(weak).is_some();
+        let way = self.choices.below(3);
+        if way == 2 {
+            return self.hold_as_a_save(weak, is_stored);
+        }
         let record = self.records.get_mut(&weak).unwrap();
-        if self.choices.below(2) == 0 {
+        if way == 0 {
             match self.depot.acquire(weak) {
                 Ok(handle) => {
                     assert!(is_stored);
@@ -391,6 +395,33 @@ impl<'r> Twin<'r> {
                 Err(HoldError::Disabled) => assert_eq!(self.config.lease_ticks, 0),
                 Err(error) => assert!(error == HoldError::Evicted && !is_stored),
             }
+        }
+    }
+
+    fn hold_as_a_save(&mut self, weak: WeakHandle, is_stored: bool) {
+        let (hold, is_counted, is_leased) = [
+            (Hold::None, false, false),
+            (Hold::Reference, true, false),
+            (Hold::Lease, false, true),
+            (Hold::ReferenceAndLease, true, true),
+        ][self.choices.below(4)];
+        let is_off =
+            is_counted && !self.config.references || is_leased && self.config.lease_ticks == 0;
+        match self.depot.hold(weak, hold) {
+            Ok(held) => {
+                assert!(is_stored && !is_off && held.weak == weak);
+                let record = self.records.get_mut(&weak).unwrap();
+                if is_leased {
+                    assert_eq!(held.from, self.depot.now());
+                    record.lease = Some(held.from);
+                }
+                if is_counted {
+                    record.references += 1;
+                    self.held.push((weak, held.handle));
+                }
+            }
+            Err(HoldError::Disabled) => assert!(is_off),
+            Err(error) => assert!(error == HoldError::Evicted && !is_stored && !is_off),
         }
     }
 
