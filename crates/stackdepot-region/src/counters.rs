@@ -52,11 +52,13 @@ pub enum Counter {
     ModulesLost = 14,
     /// Calls of realloc that moved or resized a block.
     Reallocs = 15,
+    /// Frees by a function of another family than the one that allocated.
+    FreesMismatched = 16,
 }
 
 impl Counter {
     /// All of them, in the order of their places.
-    pub const ALL: [Counter; 16] = [
+    pub const ALL: [Counter; 17] = [
         Counter::FreesUnknown,
         Counter::UnwindFailed,
         Counter::Truncated,
@@ -73,6 +75,7 @@ impl Counter {
         Counter::ModulesOverwritten,
         Counter::ModulesLost,
         Counter::Reallocs,
+        Counter::FreesMismatched,
     ];
 
     /// The name in reports and JSON.
@@ -94,6 +97,7 @@ impl Counter {
             Counter::ModulesOverwritten => "modules_overwritten",
             Counter::ModulesLost => "modules_lost",
             Counter::Reallocs => "reallocs",
+            Counter::FreesMismatched => "frees_mismatched",
         }
     }
 }

@@ -6,7 +6,7 @@
 //! is complete.
 //!
 //! ```text
-//! page 0    FileHeader            page 2, 3  counters (16 shards)     then, page-aligned:
+//! page 0    FileHeader, death     page 2, 3  counters (16 shards)     then, page-aligned:
 //! page 1    Ledger (run ledger)                                       meta, modules, ring, live, depot
 //! ```
 
@@ -14,17 +14,20 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::ClockPair;
+use crate::death::DeathRecord;
 
 /// The first eight bytes of every region file, stored when all else is in place.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDPREG");
 /// The version of the layout that this crate writes and reads.
-pub const FORMAT_VERSION: u64 = 3;
+pub const FORMAT_VERSION: u64 = 4;
 /// Sections start and end at multiples of this.
 pub const PAGE_BYTES: usize = 4096;
 /// Header, ledger and counters.
 pub const HEADER_BYTES: usize = 4 * PAGE_BYTES;
 /// Where the run ledger lies.
 pub const LEDGER_OFFSET: usize = PAGE_BYTES;
+/// Where the header page tells of the process's death.
+pub const DEATH_OFFSET: usize = 1024;
 /// Where the counters lie.
 pub const COUNTERS_OFFSET: usize = 2 * PAGE_BYTES;
 /// No file is larger; a header that says so is damaged.
@@ -158,7 +161,8 @@ pub struct FileHeader {
     pub sample_bytes: AtomicU64,
 }
 
-const _: () = assert!(size_of::<FileHeader>() <= PAGE_BYTES);
+const _: () = assert!(size_of::<FileHeader>() <= DEATH_OFFSET);
+const _: () = assert!(DEATH_OFFSET + size_of::<DeathRecord>() <= PAGE_BYTES);
 
 /// Offset of the section table in the header.
 pub const SECTIONS_OFFSET: usize = offset_of!(FileHeader, sections);
@@ -171,7 +175,7 @@ impl FileHeader {
             .store(RunState::Ended.to_bits(), Ordering::Relaxed);
     }
 
-    /// Says that the program runs after all (exit handlers ran, but an exec followed).
+    /// Says that the program runs after all (exit handlers ran, but it died in one).
     pub fn mark_running(&self) {
         self.state
             .store(RunState::Running.to_bits(), Ordering::Relaxed);

@@ -19,8 +19,10 @@
 )]
 
 pub mod birth;
+pub mod caller;
 pub mod clock;
 pub mod counters;
+pub mod death;
 pub mod error;
 pub mod format;
 pub mod ledger;

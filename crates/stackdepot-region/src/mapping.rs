@@ -13,10 +13,11 @@ use stackdepot::{Config, Depot};
 
 use crate::clock::ClockPair;
 use crate::counters::Counters;
+use crate::death::DeathRecord;
 use crate::error::CreateError;
 use crate::format::{
-    COUNTERS_OFFSET, FORMAT_VERSION, FileHeader, HEADER_BYTES, LEDGER_OFFSET, MAGIC, RunState,
-    SectionName,
+    COUNTERS_OFFSET, DEATH_OFFSET, FORMAT_VERSION, FileHeader, HEADER_BYTES, LEDGER_OFFSET, MAGIC,
+    RunState, SectionName,
 };
 use crate::ledger::Ledger;
 use crate::modules::ModuleTable;
@@ -70,6 +71,11 @@ impl Mapping {
     pub(crate) fn header(&self) -> &'static FileHeader {
         // SAFETY: page-aligned, at least a page long (`plan`), mapped for good; atomics take any bytes.
         unsafe { self.base.cast::<FileHeader>().as_ref() }
+    }
+
+    pub(crate) fn death(&self) -> &'static DeathRecord {
+        // SAFETY: as for `header`; a part of the first page that nothing else uses.
+        unsafe { self.base.add(DEATH_OFFSET).cast::<DeathRecord>().as_ref() }
     }
 
     pub(crate) fn ledger(&self) -> &'static Ledger {
@@ -134,6 +140,7 @@ impl Mapping {
             ring,
             live,
             header: self.header(),
+            death: self.death(),
             counters: self.counters(),
             modules: self.modules(plan),
             run_ledger: self.ledger(),
@@ -164,6 +171,7 @@ impl Mapping {
 
     /// Who writes the file from now on.
     pub(crate) fn write_owner(&self) {
+        self.death().clear();
         let header = self.header();
         let relaxed = Ordering::Relaxed;
         let who = ProcessId::current();

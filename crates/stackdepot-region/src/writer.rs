@@ -18,6 +18,7 @@ use stackdepot::ring::Ring;
 
 use crate::birth::NewFile;
 use crate::counters::Counters;
+use crate::death::DeathRecord;
 use crate::error::CreateError;
 use crate::format::{FORMAT_VERSION, FileHeader, HEADER_BYTES, LEDGER_OFFSET, MAGIC};
 use crate::ledger::{Ledger, PATH_LIMIT, Reservation, child_path};
@@ -87,6 +88,8 @@ pub struct RegionWriter {
     pub live: LiveTable<'static>,
     /// State and clocks.
     pub header: &'static FileHeader,
+    /// How the process died.
+    pub death: &'static DeathRecord,
     /// The recorder's counters.
     pub counters: &'static Counters,
     /// The module table.

@@ -47,7 +47,7 @@ use tags::Tags;
 
 /// "STKDLIVE", little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDLIVE");
-pub(crate) const VERSION: u64 = 3;
+pub(crate) const VERSION: u64 = 4;
 /// Lines in front of the tags: what every call reads, and the counters.
 pub(crate) const HEADER_LINES: usize = 2;
 /// Fewer make no sense.

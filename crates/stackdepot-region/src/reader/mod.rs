@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 
 use crate::clock::ClockScale;
 use crate::counters::CounterValues;
+use crate::death::DeathReport;
 use crate::error::{ReadError, ReadErrorKind};
 use crate::format::{
-    COUNTERS_OFFSET, HEADER_BYTES, LEDGER_OFFSET, PAGE_BYTES, RunState, SectionName,
+    COUNTERS_OFFSET, DEATH_OFFSET, HEADER_BYTES, LEDGER_OFFSET, PAGE_BYTES, RunState, SectionName,
 };
 use crate::ledger::LedgerCounts;
 use crate::poisson::ByteSampling;
@@ -56,6 +57,8 @@ pub struct Info {
     pub command: Vec<Vec<u8>>,
     /// What the writer last said.
     pub state: RunState,
+    /// The signal that ended the process, where its handler could note it; `None` while it runs.
+    pub death: Option<DeathReport>,
     /// Whether the process is still there, so that the file goes on changing.
     pub is_running: bool,
     /// When recording began, in seconds since 1970.
@@ -142,6 +145,9 @@ impl RegionFile {
         let ledger = self.source.read(LEDGER_OFFSET as u64, 16)?;
         let meta = self.read_section(SectionName::Meta)?;
         let is_running = self.is_running();
+        // A fault that was noted may have been mended before it came again.
+        let is_dead = !is_running && header.state == RunState::Running;
+        let death = page.get(DEATH_OFFSET..).filter(|_| is_dead);
         let now = header.comparable_now();
         let last = now.filter(|_| is_running).unwrap_or(header.clock_last);
         Ok(Info {
@@ -153,6 +159,7 @@ impl RegionFile {
             executable: header::executable(&meta),
             command: header::command(&meta),
             state: header.state,
+            death: death.and_then(crate::death::parse),
             is_running,
             started_unix_seconds: header.clock_start.realtime_ns as f64 / 1e9,
             last_tsc: last.tsc,

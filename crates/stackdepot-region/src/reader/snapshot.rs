@@ -111,8 +111,10 @@ impl Snapshot {
         let mut info = file.info()?;
         let alloc_times = live.blocks().iter().map(|record| record.block.time);
         let newest = events.first().map(|event| event.time);
+        let death = info.death.as_ref().map(|report| report.death.time);
         newest
             .into_iter()
+            .chain(death)
             .chain(alloc_times)
             .for_each(|tsc| info.note(tsc));
         Ok(Snapshot {

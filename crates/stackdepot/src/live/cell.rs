@@ -37,7 +37,7 @@ const VERSION_SHIFT: u32 = 1;
 // Two bits let a model see the same key come back.
 const VERSION_BITS: u32 = if cfg!(loom) { 2 } else { 15 };
 const ADDRESS_SHIFT: u32 = VERSION_SHIFT + VERSION_BITS;
-const SIZE_BITS: u32 = 42;
+const SIZE_BITS: u32 = 40;
 /// Greatest size that a cell can say; larger ones are kept as this.
 pub(crate) const MOST_SIZE: u64 = (1 << SIZE_BITS) - 1;
 
@@ -47,9 +47,9 @@ pub struct LiveBlock {
     /// The stack that allocated it; the table holds a counted reference on it. `None` when the
     /// save failed.
     pub stack: Option<WeakHandle>,
-    /// Its size in bytes; at most 2^42 - 1 is kept.
+    /// Its size in bytes; at most 2^40 - 1 is kept.
     pub size: u64,
-    /// The thread that allocated it; 22 bits are kept (all that Linux gives out).
+    /// Who allocated it; 24 bits are kept (thread numbers of Linux have 22).
     pub thread: u32,
     /// When, by the caller's time stamp counter.
     pub time: u64,
@@ -357,7 +357,7 @@ mod tests {
         let block = LiveBlock {
             stack: Some(WeakHandle::new(9, u32::MAX)),
             size: MOST_SIZE,
-            thread: (1 << 22) - 1,
+            thread: (1 << 24) - 1,
             time: u64::MAX,
         };
         assert_eq!(LiveBlock::from_words(block.to_words()), block);
