@@ -7,6 +7,8 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::{copy_nonoverlapping, null_mut};
 
+use stackdepot_region::caller::Family;
+
 use crate::hook::entry;
 use crate::record::Resize;
 use crate::symbols::{Real, real};
@@ -34,22 +36,22 @@ const PAGE_BYTES: usize = 4096;
 #[inline(always)]
 pub unsafe fn alloc_with(
     frame: *const Frame,
-    purpose: Purpose,
+    family: Family,
     size: usize,
     allocate: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     if passes_over(size) {
-        return call_real(purpose, allocate);
+        return call_real(family, allocate);
     }
     // SAFETY: the caller's promise.
-    unsafe { recorded_alloc_with(frame, purpose, size, allocate) }
+    unsafe { recorded_alloc_with(frame, family, size, allocate) }
 }
 
 /// The alloc of a block that is not recorded. What an `operator new` allocates belongs to it; the
 /// functions of C that we know allocate nothing by a call that a hook sees.
 #[inline(always)]
-fn call_real(purpose: Purpose, allocate: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    let _own = (purpose == Purpose::New).then(PassedOver::begin);
+fn call_real(family: Family, allocate: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    let _own = (family != Family::C).then(PassedOver::begin);
     allocate()
 }
 
@@ -57,20 +59,20 @@ fn call_real(purpose: Purpose, allocate: impl FnOnce() -> *mut c_void) -> *mut c
 #[inline(never)]
 unsafe fn recorded_alloc_with(
     frame: *const Frame,
-    purpose: Purpose,
+    family: Family,
     size: usize,
     allocate: impl FnOnce() -> *mut c_void,
 ) -> *mut c_void {
     if !meets_mark(size) {
-        return call_real(purpose, allocate);
+        return call_real(family, allocate);
     }
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let call = unsafe { enter(frame, purpose) };
+    let call = unsafe { enter(frame, Purpose::of_alloc(family)) };
     let block = allocate();
     if let Some(call) = call
         && !block.is_null()
     {
-        call.allocated(block as usize, size);
+        call.allocated(block as usize, size, family);
     }
     block
 }
@@ -79,7 +81,7 @@ unsafe fn recorded_alloc_with(
 #[inline(always)]
 pub unsafe fn free_with(
     frame: *const Frame,
-    purpose: fn(usize) -> Purpose,
+    family: Family,
     block: *mut c_void,
     release: impl FnOnce(),
 ) {
@@ -90,21 +92,21 @@ pub unsafe fn free_with(
         return release();
     }
     // SAFETY: the caller's promise.
-    unsafe { recorded_free_with(frame, purpose, block, release) };
+    unsafe { recorded_free_with(frame, family, block, release) };
 }
 
 /// Apart, as for allocs.
 #[inline(never)]
 unsafe fn recorded_free_with(
     frame: *const Frame,
-    purpose: fn(usize) -> Purpose,
+    family: Family,
     block: *mut c_void,
     release: impl FnOnce(),
 ) {
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let call = unsafe { enter(frame, purpose(block as usize)) };
+    let call = unsafe { enter(frame, Purpose::of_free(family, block as usize)) };
     if let Some(call) = &call {
-        call.freed(block as usize);
+        call.freed(block as usize, family);
     }
     release();
     drop(call);
@@ -121,7 +123,7 @@ pub unsafe fn resize_with(
     if sampled::is_left_out(block as usize) {
         // The old block is not recorded, so that all there may be is a new one.
         // SAFETY: the caller's promise.
-        return unsafe { alloc_with(frame, Purpose::C, size, resize) };
+        return unsafe { alloc_with(frame, Family::C, size, resize) };
     }
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let Some(call) = (unsafe { enter(frame, Purpose::C) }) else {
@@ -144,7 +146,7 @@ unsafe extern "C-unwind" fn malloc_body(size: usize, frame: *const Frame) -> *mu
         return arena::allocate(size, 16);
     };
     // SAFETY: forwards the program's own call.
-    unsafe { alloc_with(frame, Purpose::C, size, || (real.malloc)(size)) }
+    unsafe { alloc_with(frame, Family::C, size, || (real.malloc)(size)) }
 }
 
 unsafe extern "C-unwind" fn calloc_body(
@@ -160,7 +162,7 @@ unsafe extern "C-unwind" fn calloc_body(
     // A product that overflows makes the real call fail, and nothing is recorded.
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, Purpose::C, count.wrapping_mul(size), || {
+        alloc_with(frame, Family::C, count.wrapping_mul(size), || {
             (real.calloc)(count, size)
         })
     }
@@ -176,12 +178,12 @@ unsafe extern "C-unwind" fn realloc_body(
     };
     if block.is_null() {
         // SAFETY: forwards the program's own call.
-        return unsafe { alloc_with(frame, Purpose::C, size, || (real.realloc)(block, size)) };
+        return unsafe { alloc_with(frame, Family::C, size, || (real.realloc)(block, size)) };
     }
     if arena::owns(block) {
         // SAFETY: forwards the program's own call.
         return unsafe {
-            alloc_with(frame, Purpose::C, size, || {
+            alloc_with(frame, Family::C, size, || {
                 arena_realloc(block, size, Some(real))
             })
         };
@@ -207,14 +209,14 @@ unsafe extern "C-unwind" fn reallocarray_body(
 unsafe extern "C-unwind" fn free_body(block: *mut c_void, frame: *const Frame) {
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
-    unsafe { free_with(frame, Purpose::Free, block, || (real.free)(block)) }
+    unsafe { free_with(frame, Family::C, block, || (real.free)(block)) }
 }
 
 unsafe extern "C-unwind" fn free_sized_body(block: *mut c_void, size: usize, frame: *const Frame) {
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, Purpose::Free, block, || match real.free_sized {
+        free_with(frame, Family::C, block, || match real.free_sized {
             Some(free_sized) => free_sized(block, size),
             None => (real.free)(block),
         })
@@ -230,11 +232,9 @@ unsafe extern "C-unwind" fn free_aligned_sized_body(
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, Purpose::Free, block, || {
-            match real.free_aligned_sized {
-                Some(free_aligned_sized) => free_aligned_sized(block, align, size),
-                None => (real.free)(block),
-            }
+        free_with(frame, Family::C, block, || match real.free_aligned_sized {
+            Some(free_aligned_sized) => free_aligned_sized(block, align, size),
+            None => (real.free)(block),
         })
     }
 }
@@ -252,7 +252,7 @@ unsafe fn aligned_alloc_with(
 ) -> *mut c_void {
     match real() {
         // SAFETY: the caller's promise.
-        Some(real) => unsafe { alloc_with(frame, Purpose::C, size, || allocate(real)) },
+        Some(real) => unsafe { alloc_with(frame, Family::C, size, || allocate(real)) },
         None => arena::allocate(size, align),
     }
 }
@@ -287,7 +287,7 @@ unsafe extern "C-unwind" fn posix_memalign_body(
     let mut status = 0;
     // SAFETY: forwards the program's own call; on success the real function has filled `place`.
     unsafe {
-        alloc_with(frame, Purpose::C, size, || {
+        alloc_with(frame, Family::C, size, || {
             status = (real.posix_memalign)(place, align, size);
             if status == 0 { *place } else { null_mut() }
         });

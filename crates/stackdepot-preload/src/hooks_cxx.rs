@@ -8,16 +8,18 @@
 
 use core::ffi::{CStr, c_void};
 
+use stackdepot_region::caller::Family;
+
 use crate::arena;
 use crate::hook::entry;
 use crate::hooks_c::{alloc_with, free_with};
 use crate::symbols::{Real, real};
-use crate::thread::{Frame, Purpose};
+use crate::thread::Frame;
 
 /// What the hooks of one form share: how they are exported and what they forward to.
 macro_rules! new_hooks {
     ($($symbol:ident, $register:literal, $body:ident, $field:ident,
-        ($($argument:ident: $type:ty),*), align $align:expr, throws $throws:expr;)*) => {$(
+        ($($argument:ident: $type:ty),*), align $align:expr, throws $throws:expr, $family:ident;)*) => {$(
         entry!($symbol, $register, $body);
 
         unsafe extern "C-unwind" fn $body(
@@ -28,7 +30,7 @@ macro_rules! new_hooks {
             };
             // SAFETY: forwards the program's own call.
             unsafe {
-                alloc_with(frame, Purpose::New, size, || match real.$field {
+                alloc_with(frame, Family::$family, size, || match real.$field {
                     Some(function) => function(size, $($argument),*),
                     None => new_without_library(real, size, $align, $throws),
                 })
@@ -39,7 +41,7 @@ macro_rules! new_hooks {
 
 macro_rules! delete_hooks {
     ($($symbol:ident, $register:literal, $body:ident, $field:ident,
-        ($($argument:ident: $type:ty),*);)*) => {$(
+        ($($argument:ident: $type:ty),*), $family:ident;)*) => {$(
         entry!($symbol, $register, $body);
 
         unsafe extern "C-unwind" fn $body(
@@ -48,7 +50,7 @@ macro_rules! delete_hooks {
             let Some(real) = real() else { return };
             // SAFETY: forwards the program's own call.
             unsafe {
-                free_with(frame, Purpose::Delete, block, || match real.$field {
+                free_with(frame, Family::$family, block, || match real.$field {
                     Some(function) => function(block, $($argument),*),
                     None => (real.free)(block),
                 })
@@ -61,35 +63,35 @@ macro_rules! delete_hooks {
 type Tag = *const c_void;
 
 new_hooks! {
-    _Znwm, "rsi", new_body, new, (), align 16, throws true;
-    _Znam, "rsi", new_array_body, new_array, (), align 16, throws true;
-    _ZnwmRKSt9nothrow_t, "rdx", new_nothrow_body, new_nothrow, (tag: Tag), align 16, throws false;
-    _ZnamRKSt9nothrow_t, "rdx", new_array_nothrow_body, new_array_nothrow, (tag: Tag), align 16, throws false;
-    _ZnwmSt11align_val_t, "rdx", new_aligned_body, new_aligned, (align: usize), align align, throws true;
-    _ZnamSt11align_val_t, "rdx", new_array_aligned_body, new_array_aligned, (align: usize), align align, throws true;
+    _Znwm, "rsi", new_body, new, (), align 16, throws true, New;
+    _Znam, "rsi", new_array_body, new_array, (), align 16, throws true, NewArray;
+    _ZnwmRKSt9nothrow_t, "rdx", new_nothrow_body, new_nothrow, (tag: Tag), align 16, throws false, New;
+    _ZnamRKSt9nothrow_t, "rdx", new_array_nothrow_body, new_array_nothrow, (tag: Tag), align 16, throws false, NewArray;
+    _ZnwmSt11align_val_t, "rdx", new_aligned_body, new_aligned, (align: usize), align align, throws true, New;
+    _ZnamSt11align_val_t, "rdx", new_array_aligned_body, new_array_aligned, (align: usize), align align, throws true, NewArray;
     _ZnwmSt11align_val_tRKSt9nothrow_t, "rcx", new_aligned_nothrow_body, new_aligned_nothrow,
-        (align: usize, tag: Tag), align align, throws false;
+        (align: usize, tag: Tag), align align, throws false, New;
     _ZnamSt11align_val_tRKSt9nothrow_t, "rcx", new_array_aligned_nothrow_body, new_array_aligned_nothrow,
-        (align: usize, tag: Tag), align align, throws false;
+        (align: usize, tag: Tag), align align, throws false, NewArray;
 }
 
 delete_hooks! {
-    _ZdlPv, "rsi", delete_body, delete, ();
-    _ZdaPv, "rsi", delete_array_body, delete_array, ();
-    _ZdlPvRKSt9nothrow_t, "rdx", delete_nothrow_body, delete_nothrow, (tag: usize);
-    _ZdaPvRKSt9nothrow_t, "rdx", delete_array_nothrow_body, delete_array_nothrow, (tag: usize);
-    _ZdlPvm, "rdx", delete_sized_body, delete_sized, (size: usize);
-    _ZdaPvm, "rdx", delete_array_sized_body, delete_array_sized, (size: usize);
-    _ZdlPvSt11align_val_t, "rdx", delete_aligned_body, delete_aligned, (align: usize);
-    _ZdaPvSt11align_val_t, "rdx", delete_array_aligned_body, delete_array_aligned, (align: usize);
+    _ZdlPv, "rsi", delete_body, delete, (), New;
+    _ZdaPv, "rsi", delete_array_body, delete_array, (), NewArray;
+    _ZdlPvRKSt9nothrow_t, "rdx", delete_nothrow_body, delete_nothrow, (tag: usize), New;
+    _ZdaPvRKSt9nothrow_t, "rdx", delete_array_nothrow_body, delete_array_nothrow, (tag: usize), NewArray;
+    _ZdlPvm, "rdx", delete_sized_body, delete_sized, (size: usize), New;
+    _ZdaPvm, "rdx", delete_array_sized_body, delete_array_sized, (size: usize), NewArray;
+    _ZdlPvSt11align_val_t, "rdx", delete_aligned_body, delete_aligned, (align: usize), New;
+    _ZdaPvSt11align_val_t, "rdx", delete_array_aligned_body, delete_array_aligned, (align: usize), NewArray;
     _ZdlPvSt11align_val_tRKSt9nothrow_t, "rcx", delete_aligned_nothrow_body, delete_aligned_nothrow,
-        (align: usize, tag: usize);
+        (align: usize, tag: usize), New;
     _ZdaPvSt11align_val_tRKSt9nothrow_t, "rcx", delete_array_aligned_nothrow_body, delete_array_aligned_nothrow,
-        (align: usize, tag: usize);
+        (align: usize, tag: usize), NewArray;
     _ZdlPvmSt11align_val_t, "rcx", delete_sized_aligned_body, delete_sized_aligned,
-        (size: usize, align: usize);
+        (size: usize, align: usize), New;
     _ZdaPvmSt11align_val_t, "rcx", delete_array_sized_aligned_body, delete_array_sized_aligned,
-        (size: usize, align: usize);
+        (size: usize, align: usize), NewArray;
 }
 
 /// `operator new` of a library that `dlsym` cannot see from here.

@@ -7,11 +7,13 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::write_bytes;
 
+use stackdepot_region::caller::Family;
+
 use crate::arena;
 use crate::hook::entry;
 use crate::hooks_c::{alloc_with, free_with, resize_with};
 use crate::symbols::{Real, real};
-use crate::thread::{Frame, Purpose};
+use crate::thread::Frame;
 
 entry!(mallocx, "rdx", mallocx_body);
 entry!(rallocx, "rcx", rallocx_body);
@@ -33,7 +35,7 @@ unsafe extern "C-unwind" fn mallocx_body(
     };
     // SAFETY: forwards the program's own call.
     unsafe {
-        alloc_with(frame, Purpose::C, size, || match real.mallocx {
+        alloc_with(frame, Family::C, size, || match real.mallocx {
             Some(mallocx) => mallocx(size, flags),
             None => mallocx_without_jemalloc(real, size, flags),
         })
@@ -62,7 +64,7 @@ unsafe extern "C-unwind" fn dallocx_body(block: *mut c_void, flags: c_int, frame
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, Purpose::Free, block, || match real.dallocx {
+        free_with(frame, Family::C, block, || match real.dallocx {
             Some(dallocx) => dallocx(block, flags),
             None => (real.free)(block),
         })
@@ -78,7 +80,7 @@ unsafe extern "C-unwind" fn sdallocx_body(
     let Some(real) = real() else { return };
     // SAFETY: forwards the program's own call.
     unsafe {
-        free_with(frame, Purpose::Free, block, || match real.sdallocx {
+        free_with(frame, Family::C, block, || match real.sdallocx {
             Some(sdallocx) => sdallocx(block, size, flags),
             None => (real.free)(block),
         })

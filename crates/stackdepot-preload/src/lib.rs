@@ -30,11 +30,13 @@
 mod arena;
 mod check;
 mod environment;
+mod faults;
 mod hook;
 mod hooks_c;
 mod hooks_cxx;
 mod hooks_jemalloc;
 mod hooks_seccomp;
+mod hooks_signals;
 mod lifecycle;
 mod memory;
 mod modules;

@@ -7,7 +7,7 @@
 
 #![allow(unsafe_code)] // entries of the loader's tables
 
-use crate::{check, environment, process, thread};
+use crate::{check, environment, faults, process, thread};
 
 #[cfg(not(test))]
 #[used]
@@ -21,7 +21,9 @@ static AT_EXIT: unsafe extern "C" fn() = at_exit;
 
 unsafe extern "C" fn at_start() {
     // The program that was started gets the run's first file, not a child that allocates earlier.
-    process::recorder();
+    if process::recorder().is_some() {
+        faults::arm();
+    }
     if environment::wants_check() {
         check::init();
     }

@@ -5,6 +5,8 @@
 #![allow(unsafe_code)] // maps memory
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::arch::asm;
+use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
 
 /// Zeroed private pages, not yet resident; `None` when the kernel refuses.
@@ -31,6 +33,34 @@ pub fn replace(address: *mut u8, bytes: usize) {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
     // SAFETY: callers own the mapping and expect nothing of its contents any more.
     unsafe { libc::mmap(address.cast(), bytes, protection, flags, -1, 0) };
+}
+
+/// Calls a function on a stack made of pages of ours.
+///
+/// # Safety
+///
+/// Nobody else uses the pages (some, of [`map`]); the function takes the argument and does not unwind.
+pub unsafe fn call_on(
+    stack: *mut u8,
+    bytes: usize,
+    function: extern "C" fn(*mut c_void),
+    argument: *mut c_void,
+) {
+    // SAFETY: the end of the caller's pages, aligned to 16; the call returns there and r12 survives
+    // it by the C ABI.
+    unsafe {
+        asm!(
+            "mov r12, rsp",
+            "mov rsp, {top}",
+            "call {function}",
+            "mov rsp, r12",
+            top = in(reg) stack.wrapping_add(bytes),
+            function = in(reg) function,
+            in("rdi") argument,
+            out("r12") _,
+            clobber_abi("C"),
+        );
+    }
 }
 
 /// Serves the standard library's allocations, which should not happen, from pages of their own.

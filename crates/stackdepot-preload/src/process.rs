@@ -9,7 +9,7 @@
 
 #![allow(unsafe_code)] // process-wide state behind raw pointers
 
-use core::arch::asm;
+use core::ffi::c_void;
 use core::ptr::null_mut;
 use core::sync::atomic::{
     AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering,
@@ -22,7 +22,7 @@ use stackdepot_region::poisson::ByteSampling;
 use stackdepot_region::writer::{RegionWriter, Scope};
 
 use crate::scratch::MAX_FRAMES;
-use crate::{environment, memory, modules, sampled, scratch, thread, unwind};
+use crate::{environment, faults, memory, modules, sampled, scratch, thread, unwind};
 
 /// What one process records with; never freed, so that a thread may always finish with it.
 pub struct Recorder {
@@ -159,6 +159,7 @@ pub fn enter_confinement() {
 /// The process is about to lose what every event needs (the time stamp counter): from here on it
 /// runs unrecorded, and says so in its file.
 pub fn stop() {
+    faults::disarm();
     match running() {
         Some(_) => {
             CONFINED.store(true, Ordering::Relaxed);
@@ -231,30 +232,29 @@ fn count_missed(recorder: &Recorder) {
 /// Starts on a stack mapped for it: this event may be a signal handler's, with a stack of 8 KiB
 /// of which the kernel's frame took three.
 fn start_on_own_stack() -> Option<&'static Recorder> {
-    extern "C" fn on_stack() {
+    extern "C" fn on_stack(_: *mut c_void) {
         start();
     }
     let base = memory::map(START_STACK_BYTES)?;
-    // SAFETY: the end of fresh pages, aligned to 16; the call returns there (nothing unwinds or is
-    // interrupted: no panics, signals are blocked) and r12 survives it by the C ABI.
-    unsafe {
-        asm!(
-            "mov r12, rsp",
-            "mov rsp, {top}",
-            "call {on_stack}",
-            "mov rsp, r12",
-            top = in(reg) base.as_ptr().wrapping_add(START_STACK_BYTES),
-            on_stack = sym on_stack,
-            out("r12") _,
-            clobber_abi("C"),
-        );
-    }
+    // SAFETY: fresh pages; nothing unwinds or is interrupted there: no panics, signals are blocked.
+    unsafe { memory::call_on(base.as_ptr(), START_STACK_BYTES, on_stack, null_mut()) };
     memory::unmap(base.as_ptr(), START_STACK_BYTES);
     running()
 }
 
+/// Whether the process that asks is the recorder's: a vfork's child shares its parent's memory.
+pub fn is_writer(recorder: &Recorder) -> bool {
+    recorder.region.header.pid.load(Ordering::Relaxed) == u64::from(own_pid())
+}
+
+/// The number of the thread, from the kernel.
+pub fn thread_id() -> u32 {
+    // SAFETY: a plain question.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
 /// The number of the process, from the kernel; no pid is FRESH, ON or OFF.
-fn own_pid() -> u32 {
+pub fn own_pid() -> u32 {
     // SAFETY: a plain question.
     unsafe { libc::getpid() as u32 }
 }

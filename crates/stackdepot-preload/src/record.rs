@@ -11,6 +11,7 @@
 use stackdepot::live::{Inserted, LiveBlock, Removed};
 use stackdepot::ring::{Event, EventKind, Place};
 use stackdepot::{Depot, Hold, Leased, SaveError, WeakHandle};
+use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::clock::tsc;
 use stackdepot_region::counters::Counter;
 use stackdepot_region::writer::RegionWriter;
@@ -46,30 +47,32 @@ pub struct Resize {
 impl Call {
     /// The real function answered a new block.
     #[inline]
-    pub fn allocated(&self, address: usize, size: usize) {
+    pub fn allocated(&self, address: usize, size: usize, family: Family) {
         if self.is_recorded_inside(address) {
-            return;
+            return self.adopt_inner(address as u64, family);
         }
         self.note_inner_block(address);
         self.start_recording();
         self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
-        self.with_stack(|stack| self.record_alloc(stack, address as u64, size as u64, time));
+        self.with_stack(|stack| {
+            self.record_alloc(stack, address as u64, size as u64, family, time)
+        });
         self.stop_recording();
     }
 
     /// The program gives a block back; the real function comes after.
     #[inline]
-    pub fn freed(&self, address: usize) {
+    pub fn freed(&self, address: usize, family: Family) {
         self.start_recording();
         self.recorder.region.live.prefetch(address as u64);
         let time = tsc();
         if self.recorder.sampling.is_on() {
-            self.freed_if_recorded(address as u64, time);
+            self.freed_if_recorded(address as u64, family, time);
         } else {
             self.with_stack(|stack| {
                 let removed = self.take_out(address as u64);
-                self.record_free(stack, address as u64, time, &removed);
+                self.record_free(stack, address as u64, family, time, &removed);
             });
         }
         self.stop_recording();
@@ -77,10 +80,10 @@ impl Call {
 
     /// A free while most blocks are left out: one that is not known says nothing.
     #[cold]
-    fn freed_if_recorded(&self, address: u64, time: u64) {
+    fn freed_if_recorded(&self, address: u64, family: Family, time: u64) {
         let removed = self.take_out(address);
         if let Removed::Block(_) = removed {
-            self.with_stack(|stack| self.record_free(stack, address, time, &removed));
+            self.with_stack(|stack| self.record_free(stack, address, family, time, &removed));
         }
     }
 
@@ -106,10 +109,10 @@ impl Call {
         if frees || allocates {
             self.with_stack(|stack| {
                 if frees {
-                    self.record_free(stack, old.address, old.time, &old.removed);
+                    self.record_free(stack, old.address, Family::C, old.time, &old.removed);
                 }
                 if allocates {
-                    self.record_alloc(stack, address as u64, size as u64, time);
+                    self.record_alloc(stack, address as u64, size as u64, Family::C, time);
                 }
             });
         }
@@ -124,7 +127,9 @@ impl Call {
     pub fn resized_to_nothing(&self, old: Resize) {
         self.start_recording();
         if self.is_told(&old.removed) {
-            self.with_stack(|stack| self.record_free(stack, old.address, old.time, &old.removed));
+            self.with_stack(|stack| {
+                self.record_free(stack, old.address, Family::C, old.time, &old.removed)
+            });
         }
         self.stop_recording();
     }
@@ -143,10 +148,27 @@ impl Call {
         !self.recorder.sampling.is_on() || matches!(removed, Removed::Block(_))
     }
 
-    fn record_alloc(&self, stack: &Stack<'_>, address: u64, size: u64, time: u64) {
+    /// A call inside of an `operator new` recorded the block: a free asks for the outer function.
+    #[cold]
+    fn adopt_inner(&self, address: u64, family: Family) {
+        self.start_recording();
+        if let Removed::Block(block) = self.take_out(address) {
+            let caller = Caller::new(Caller::from_bits(block.thread).thread(), family);
+            self.keep(
+                address,
+                &LiveBlock {
+                    thread: caller.to_bits(),
+                    ..block
+                },
+            );
+        }
+        self.stop_recording();
+    }
+
+    fn record_alloc(&self, stack: &Stack<'_>, address: u64, size: u64, family: Family, time: u64) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
-        let thread = self.tid();
+        let thread = self.caller(family).to_bits();
         let saved = self.save(stack, Hold::ReferenceAndLease);
         if let Some(saved) = saved {
             region.depot.add_payload_words(
@@ -173,13 +195,21 @@ impl Call {
         self.fill(place, &event);
     }
 
-    fn record_free(&self, stack: &Stack<'_>, address: u64, time: u64, removed: &Removed) {
+    fn record_free(
+        &self,
+        stack: &Stack<'_>,
+        address: u64,
+        family: Family,
+        time: u64,
+        removed: &Removed,
+    ) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
+        let caller = self.caller(family);
         let saved = self.save(stack, Hold::Lease);
         let mut event = Event {
             time,
-            thread: self.tid(),
+            thread: caller.to_bits(),
             ..Event::new(EventKind::Free, address, 0, saved.map(|saved| saved.weak))
         };
         match removed {
@@ -187,6 +217,10 @@ impl Call {
                 event.size = block.size;
                 event.other_thread = block.thread;
                 event.other_time = Some(block.time);
+                if !caller.is_same_family(Caller::from_bits(block.thread)) {
+                    event.kind = EventKind::MismatchedFree;
+                    region.counters.count(Counter::FreesMismatched);
+                }
                 event.other_stack = block
                     .stack
                     .filter(|stack| region.depot.renew(*stack).is_ok());

@@ -21,6 +21,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
+use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::clock::tsc;
 use stackdepot_region::counters::Counter;
 use stackdepot_region::poisson::ByteSampling;
@@ -71,6 +72,26 @@ pub enum Purpose {
     Delete(usize),
     /// A free or realloc of C of this block.
     Free(usize),
+}
+
+impl Purpose {
+    /// Of a function that allocates; constant where the family is.
+    #[inline(always)]
+    pub const fn of_alloc(family: Family) -> Purpose {
+        match family {
+            Family::C => Purpose::C,
+            Family::New | Family::NewArray => Purpose::New,
+        }
+    }
+
+    /// Of a function that frees a block.
+    #[inline(always)]
+    pub const fn of_free(family: Family, block: usize) -> Purpose {
+        match family {
+            Family::C => Purpose::Free(block),
+            Family::New | Family::NewArray => Purpose::Delete(block),
+        }
+    }
 }
 
 /// A frame nearer than this above the running one lies on the same stack.
@@ -270,10 +291,10 @@ impl Call {
         });
     }
 
-    /// The kernel's number of the thread.
+    /// Who calls a function of that family.
     #[inline]
-    pub fn tid(&self) -> u32 {
-        self.thread.tid.get()
+    pub fn caller(&self, family: Family) -> Caller {
+        Caller::new(self.thread.tid.get(), family)
     }
 
     /// A number that threads running at the same time rarely share.

@@ -3,6 +3,7 @@
 mod support;
 
 use stackdepot::ring::EventKind;
+use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::counters::Counter;
 use stackdepot_region::reader::snapshot::{Amount, Snapshot};
 use support::{Place, snapshot};
@@ -315,4 +316,48 @@ fn block_freed_twice_is_told_from_one_that_a_child_inherited() {
     let kinds: Vec<_> = child.events().iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [EventKind::Free]);
     assert_eq!(child.counters().get(Counter::FreesUnknown), 1);
+}
+
+#[test]
+fn free_by_the_wrong_function_is_told_with_both_families() {
+    let place = Place::new("mismatches");
+    let program = place.compile("mismatches.cpp");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    let events = found.events().iter();
+    let mut wrong: Vec<_> = events
+        .filter(|event| event.kind == EventKind::MismatchedFree)
+        .map(|event| {
+            let callers = [event.other_thread, event.thread];
+            assert!(event.stack.is_some() && event.other_stack.is_some());
+            (
+                event.size,
+                callers.map(|bits| Caller::from_bits(bits).family().unwrap()),
+            )
+        })
+        .collect();
+    wrong.sort_by_key(|(size, _)| *size);
+    let expected = [
+        (101, [Family::NewArray, Family::New]),
+        (102, [Family::New, Family::C]),
+        (103, [Family::C, Family::New]),
+        (104, [Family::C, Family::NewArray]),
+        (105, [Family::New, Family::C]),
+    ];
+    assert_eq!(wrong, expected);
+    assert_eq!(found.counters().get(Counter::FreesMismatched), 5);
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+}
+
+#[test]
+fn operators_of_the_program_are_no_mismatch() {
+    let place = Place::new("own_new");
+    let program = place.compile("own_new.cpp");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    assert_eq!(found.counters().get(Counter::FreesMismatched), 0);
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+    // And the C++ library's pool for exceptions.
+    assert_eq!(found.ring_stats().events, 600 + 1);
+    assert_eq!(live(&found).0, 1);
 }
