@@ -35,6 +35,7 @@ struct Row {
     address: u64,
     size: u64,
     thread: u32,
+    family: Option<&'static str>,
     seconds_ago: Option<f64>,
     frames: Vec<Frame>,
     allocated: Option<Trace>,
@@ -86,30 +87,28 @@ fn rows<'a>(recording: &'a mut Recording, events: &'a [Event]) -> impl Iterator<
 }
 
 fn row(recording: &mut Recording, event: &Event) -> Row {
+    let is_alloc = event.kind == EventKind::Alloc;
+    let (caller, time, stack) = (event.thread, Some(event.time), event.stack);
     let Trace {
         thread,
+        family,
         seconds_ago,
         frames,
-    } = recording.trace(event.thread, Some(event.time), event.stack);
+    } = match is_alloc {
+        true => recording.allocation(caller, time, stack),
+        false => recording.free(caller, time, stack),
+    };
     let is_known = event.other_stack.is_some() || event.other_time.is_some();
     Row {
-        kind: word(event.kind),
+        kind: json::kind(event.kind),
         address: event.address,
         size: event.size,
         thread,
+        family,
         seconds_ago,
         frames,
         allocated: is_known
-            .then(|| recording.trace(event.other_thread, event.other_time, event.other_stack)),
-    }
-}
-
-fn word(kind: EventKind) -> &'static str {
-    match kind {
-        EventKind::Alloc => "alloc",
-        EventKind::Free => "free",
-        EventKind::UnknownFree => "unknown-free",
-        EventKind::MismatchedFree => "mismatched-free",
+            .then(|| recording.allocation(event.other_thread, event.other_time, event.other_stack)),
     }
 }
 

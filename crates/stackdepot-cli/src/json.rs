@@ -9,12 +9,23 @@ use std::process::ExitCode;
 use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter};
+use stackdepot::ring::EventKind;
 
 use crate::failure::Failure;
 use crate::output;
 
 /// The version of all documents: grows when a field changes its meaning or goes away.
 pub const FORMAT: u32 = 1;
+
+/// The word for a kind of event.
+pub const fn kind(kind: EventKind) -> &'static str {
+    match kind {
+        EventKind::Alloc => "alloc",
+        EventKind::Free => "free",
+        EventKind::UnknownFree => "unknown-free",
+        EventKind::MismatchedFree => "mismatched-free",
+    }
+}
 
 /// `"0x7f00"`
 pub fn address<S: serde::Serializer>(address: &u64, serializer: S) -> Result<S::Ok, S::Error> {

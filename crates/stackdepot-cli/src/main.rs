@@ -7,6 +7,7 @@
 
 mod args;
 mod clean;
+mod death;
 mod events;
 mod failure;
 mod json;
@@ -18,9 +19,11 @@ mod report;
 mod run;
 mod stacks;
 mod stats;
+mod story;
 mod symbols;
 mod text;
 mod who;
+mod wrong;
 
 use std::process::ExitCode;
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 use stackdepot::WeakHandle;
 use stackdepot::live::Sampling;
+use stackdepot_region::caller::Caller;
 use stackdepot_region::counters::Counter;
 use stackdepot_region::reader::locate::TargetError;
 use stackdepot_region::reader::snapshot::{Amount, BlockRecord, Skipped, Snapshot};
@@ -17,6 +18,7 @@ use stackdepot_region::reader::{Info, RegionFile, open_file_or_pid};
 use crate::failure::Failure;
 use crate::output;
 use crate::processes::mapped_recording;
+use crate::story;
 use crate::symbols::{Frame, Symbols};
 use crate::text::plain;
 
@@ -34,6 +36,8 @@ pub struct Recording {
 pub struct Trace {
     /// The kernel's thread id.
     pub thread: u32,
+    /// The function that was called, or the one that its family is named after.
+    pub family: Option<&'static str>,
     /// Before now, or before the end of a recording that has ended.
     pub seconds_ago: Option<f64>,
     /// Innermost first; empty when the stack is not available.
@@ -136,10 +140,33 @@ impl Recording {
         found.map_or_else(Vec::new, |found| self.symbols.stack(&found.frames, tsc))
     }
 
-    /// One allocation or free.
-    pub fn trace(&mut self, thread: u32, tsc: Option<u64>, stack: Option<WeakHandle>) -> Trace {
+    /// One allocation, by the bits of its caller.
+    pub fn allocation(
+        &mut self,
+        caller: u32,
+        tsc: Option<u64>,
+        stack: Option<WeakHandle>,
+    ) -> Trace {
+        let name = story::alloc_name(Caller::from_bits(caller));
+        self.trace(caller, name, tsc, stack)
+    }
+
+    /// One free.
+    pub fn free(&mut self, caller: u32, tsc: Option<u64>, stack: Option<WeakHandle>) -> Trace {
+        let name = story::free_name(Caller::from_bits(caller));
+        self.trace(caller, name, tsc, stack)
+    }
+
+    fn trace(
+        &mut self,
+        caller: u32,
+        family: Option<&'static str>,
+        tsc: Option<u64>,
+        stack: Option<WeakHandle>,
+    ) -> Trace {
         Trace {
-            thread,
+            thread: Caller::from_bits(caller).thread(),
+            family,
             seconds_ago: tsc.and_then(|tsc| self.info().seconds_ago(tsc)),
             frames: self.frames(stack, tsc),
         }

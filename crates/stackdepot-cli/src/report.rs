@@ -4,15 +4,16 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde::Serialize;
-use stackdepot::ring::EventKind;
 use stackdepot_region::format::RunState;
 use stackdepot_region::reader::snapshot::StackRecord;
 
 use crate::args::{By, ReportArguments};
+use crate::death::{self, Died};
 use crate::failure::Failure;
 use crate::output::Progress;
 use crate::recording::{Lost, Recording};
 use crate::symbols::Frame;
+use crate::wrong::{self, WrongFree};
 use crate::{json, output, stacks, text};
 
 /// Stacks that a reader takes in at once.
@@ -32,6 +33,8 @@ struct Document<R: Serialize> {
     sample_bytes: Option<u64>,
     lost: Lost,
     live: Live,
+    died: Option<Died>,
+    wrong_frees: Vec<WrongFree>,
     stacks: R,
 }
 
@@ -78,8 +81,13 @@ pub fn perform(arguments: &ReportArguments) -> Result<ExitCode, Failure> {
     let done = if arguments.json {
         print_document(&mut recording, &stacks)
     } else {
+        let mut text = String::new();
+        let _ = writeln!(text, "{}", title(&recording));
+        write_totals(&mut text, &recording);
+        write_trouble(&mut text, &mut recording, MOST_FRAMES);
         let frames = symbolize(&mut recording, &stacks).collect::<Vec<_>>();
         output::print(&list(
+            text,
             &recording,
             arguments.by,
             &stacks,
@@ -105,6 +113,7 @@ fn symbolize<'a>(
 
 fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<ExitCode, Failure> {
     let (live, without_stack) = (recording.live(), recording.without_stack());
+    let (died, wrong_frees) = (death::died(recording), wrong::wrong_frees(recording));
     json::print_rows(&Document {
         format: json::FORMAT,
         program: recording.program(),
@@ -123,6 +132,8 @@ fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<E
                 bytes: without_stack.bytes,
             },
         },
+        died,
+        wrong_frees,
         stacks: json::Rows::new(stacks.iter().zip(symbolize(recording, stacks)).map(
             |(stack, frames)| Row {
                 live_count: stack.live.count,
@@ -136,15 +147,13 @@ fn print_document(recording: &mut Recording, stacks: &[StackRecord]) -> Result<E
 }
 
 fn list(
+    mut text: String,
     recording: &Recording,
     by: By,
     stacks: &[StackRecord],
     frames: &[Vec<Frame>],
     stack_count: usize,
 ) -> String {
-    let mut text = String::new();
-    let _ = writeln!(text, "{}", title(recording));
-    write_totals(&mut text, recording);
     let is_sampled = recording.snapshot.is_sampled();
     for (index, (stack, frames)) in stacks.iter().zip(frames).enumerate() {
         text.push('\n');
@@ -167,11 +176,12 @@ fn list(
 /// `sqlite3 my.db (pid 4711), ended`
 pub fn title(recording: &Recording) -> String {
     let info = recording.info();
-    let state = match (info.is_running, info.state) {
-        (true, _) => "running",
-        (false, RunState::Ended) => "ended",
+    let state = match (info.is_running, info.state, &info.death) {
+        (true, ..) => "running".to_owned(),
+        (false, _, Some(report)) => format!("died by {}", death::signal_of(report)),
+        (false, RunState::Ended, None) => "ended".to_owned(),
         // Its exit handlers did not tell of the end.
-        (false, RunState::Running) => "ended by _exit or a signal",
+        (false, RunState::Running, None) => "ended by _exit or a signal".to_owned(),
     };
     let command = recording.command();
     let command = if command.is_empty() {
@@ -225,22 +235,17 @@ pub fn write_totals(text: &mut String, recording: &Recording) {
             text::bytes(bytes)
         );
     }
-    write_wrong(text, recording);
+    wrong::write_totals(text, recording);
     write_lost(text, recording.lost().worth_telling());
 }
 
-/// Frees, among the events that are kept, of what was no live block: `who` tells more.
-fn write_wrong(text: &mut String, recording: &Recording) {
-    let events = recording.snapshot.events().iter();
-    let mut wrong = events.filter(|event| event.kind == EventKind::UnknownFree);
-    if let Some(last) = wrong.next() {
-        let frees = text::counted(1 + wrong.count() as u64, "free");
-        let address = last.address;
-        let _ = writeln!(
-            text,
-            "wrong  {frees} of what was no live block, last of {address:#x}"
-        );
+/// How the program died, and its wrong frees, with their stacks.
+pub fn write_trouble(text: &mut String, recording: &mut Recording, most_frames: usize) {
+    if let Some(died) = death::died(recording) {
+        text.push('\n');
+        death::write_died(text, &died, most_frames);
     }
+    wrong::write_wrong_frees(text, &wrong::wrong_frees(recording), most_frames);
 }
 
 /// One line for each loss.

@@ -225,7 +225,7 @@ fn a_module_that_has_changed_gets_no_wrong_names() {
 fn the_schema_check_can_fail() {
     let mut document = serde_json::json!({
         "format": 1, "address": "0x10", "block": null, "allocated": null, "freed": null,
-        "bad_frees": [], "earlier": [],
+        "mismatched": false, "bad_frees": [], "earlier": [],
     });
     schema::check(&document, "who").unwrap();
     document["address"] = 16.into();

@@ -15,7 +15,7 @@ use super::place::Settled;
 use crate::args::By;
 use crate::output::{self, Progress};
 use crate::recording::{Recording, shell_word};
-use crate::{report, stacks, text};
+use crate::{death, report, stacks, text};
 
 /// Stacks in the short report.
 const TOP: usize = 5;
@@ -32,6 +32,7 @@ struct Other {
     title: String,
     live: Amount,
     is_sampled: bool,
+    is_dead: bool,
 }
 
 /// Tells the user something before the program starts, or about its recordings.
@@ -74,6 +75,7 @@ fn short_report(mut recording: Recording, path: &Path, settled: &Settled) -> Str
     if settled.first.as_deref() != Some(path) {
         write_run_losses(&mut text, settled);
     }
+    report::write_trouble(&mut text, &mut recording, MOST_FRAMES);
     write_stacks(&mut text, &mut recording);
     let others = settled.first.iter().chain(&settled.others);
     write_others(&mut text, others.filter(|other| *other != path));
@@ -118,7 +120,7 @@ fn write_others<'a>(text: &mut String, paths: impl Iterator<Item = &'a PathBuf>)
         text,
         "{process_count} of other programs of the run, by what is live in them:"
     );
-    others.sort_by_key(|other| Reverse((other.live.bytes, other.live.count)));
+    others.sort_by_key(|other| Reverse((other.is_dead, other.live.bytes, other.live.count)));
     let more = others.split_off(others.len().min(MOST_OTHERS));
     for other in &others {
         let about = if other.is_sampled { "~" } else { "" };
@@ -157,6 +159,7 @@ fn look_at(paths: &[&PathBuf]) -> Vec<Other> {
                 title: short_title(&recording),
                 live: recording.live(),
                 is_sampled: recording.snapshot.is_sampled(),
+                is_dead: recording.info().death.is_some(),
             });
         }
     }
@@ -173,7 +176,14 @@ fn short_title(recording: &Recording) -> String {
     if command.len() < whole.len() {
         command.push_str("...");
     }
-    format!("{command} (pid {})", recording.info().pid)
+    let died = recording
+        .info()
+        .death
+        .as_ref()
+        .map_or(String::new(), |report| {
+            format!(", died by {}", death::signal_of(report))
+        });
+    format!("{command} (pid {}){died}", recording.info().pid)
 }
 
 fn command(path: &Path) -> String {

@@ -66,13 +66,18 @@ impl Scratch {
         found
     }
 
-    /// Builds a C program out of tests/programs.
+    /// Builds a program out of tests/programs.
     pub fn compile(&self, name: &str, flags: &[&str]) -> PathBuf {
         let source = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/programs")
             .join(format!("{name}.c"));
+        let cxx_source = source.with_extension("cpp");
+        let (variable, compiler, source) = match source.exists() {
+            true => ("CC", "cc", source),
+            false => ("CXX", "c++", cxx_source),
+        };
         let program = self.join(name);
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let compiler = std::env::var_os(variable).unwrap_or_else(|| compiler.into());
         let output = Command::new(compiler)
             .args(["-g", "-O1", "-o"])
             .arg(&program)
