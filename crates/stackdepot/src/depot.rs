@@ -212,6 +212,23 @@ impl<'r> Depot<'r> {
         self.region.weak_of(handle)
     }
 
+    /// [`Depot::weak_of`] for a handle that was stored without some of its high bits: only those in
+    /// `kept` are compared. The bits of the slot's number must be among them.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Handle, Hold, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let depot = Depot::new(&mut memory, &Config::new(65536)).unwrap();
+    /// let saved = depot.save_held(&[0x401000], Hold::Forever).unwrap();
+    /// let kept = u32::MAX >> 5;
+    /// let stored = Handle::from_bits(saved.handle.to_bits() & kept).unwrap();
+    /// assert_eq!(depot.weak_of_bits(stored, kept), Some(saved.weak));
+    /// ```
+    #[inline]
+    pub fn weak_of_bits(&self, handle: Handle, kept: u32) -> Option<WeakHandle> {
+        self.region.weak_of_bits(handle, kept)
+    }
+
     /// Copies a stack out, innermost frame first, as much of it as `out` takes.
     ///
     /// # Errors
@@ -304,7 +321,13 @@ impl<'r> Depot<'r> {
     /// Visits the saved stacks. Weakly consistent: a stack that is stored during the whole
     /// walk is visited once; one that comes or goes may be.
     pub fn walk(&self) -> Walk<'r> {
-        Walk::new(self.region)
+        self.walk_after(0)
+    }
+
+    /// [`Depot::walk`], beginning behind a slot: for walks that pause, and go on where the last
+    /// stack's [`WeakHandle::slot`] says that they were.
+    pub fn walk_after(&self, slot: u32) -> Walk<'r> {
+        Walk::new(self.region, slot)
     }
 }
 

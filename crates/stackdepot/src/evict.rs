@@ -48,11 +48,11 @@ impl Region<'_> {
         self.retire(number, slot, state)
     }
 
-    /// Whether a node has no references and no lease.
+    /// Whether a node has no references and no lease, and is not pinned.
     ///
     /// `state` was loaded (Acquire) before the clock is read here: never the other way round.
     pub fn is_unheld(&self, state: State) -> bool {
-        if !state.is_live() || state.references() != 0 {
+        if !state.is_live() || state.references() != 0 || state.has(State::PINNED) {
             return false;
         }
         !state.has(State::LEASED) || Tick(state.stamp()).is_over(self.now(), self.lease_ticks)

@@ -25,6 +25,9 @@ pub enum Hold {
     Lease = 2,
     /// A counted reference and a lease.
     ReferenceAndLease = 3,
+    /// For ever: the stack is never evicted again while this process has the region. Costs one
+    /// write for each stack, none when it is held so already.
+    Forever = 4,
 }
 
 impl Hold {
@@ -208,9 +211,15 @@ impl<'r> Region<'r> {
     /// most handles that are not.
     #[inline]
     pub fn weak_of(&self, handle: Handle) -> Option<WeakHandle> {
+        self.weak_of_bits(handle, u32::MAX)
+    }
+
+    /// The same where only those bits of the handle that are in `kept` are left.
+    #[inline]
+    pub fn weak_of_bits(&self, handle: Handle, kept: u32) -> Option<WeakHandle> {
         let number = self.slot_of(handle);
         let weak = WeakHandle::new(number, self.slot(number)?.generation_now());
-        (self.handle_of(weak) == handle).then_some(weak)
+        ((self.handle_of(weak).to_bits() ^ handle.to_bits()) & kept == 0).then_some(weak)
     }
 }
 
@@ -402,6 +411,48 @@ mod tests {
         depot.advance(1);
         assert_eq!(depot.renew(weak), Ok(Tick(1)));
         assert_eq!(slot.state_now(), leased.with_stamp(1));
+    }
+
+    #[test]
+    fn what_is_held_for_ever_outlives_every_put_and_every_newer_stack() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let first = depot.save_held(&[0x1000], Hold::Forever).unwrap();
+        // A stack that was evictable until somebody asked for more.
+        let second = depot.save(&[0x2000]).unwrap();
+        let again = depot.save_held(&[0x2000], Hold::Forever).unwrap();
+        assert_eq!(again.weak, second);
+        depot.put(first.handle);
+        depot.put(again.handle);
+        assert_eq!(depot.stats().stale_puts, 2, "nobody owed these");
+        for number in 0..1000 {
+            depot.save(&[0x10_0000 + number]).unwrap();
+            depot.advance(1);
+        }
+        assert!(depot.stats().evicted_stacks > 900);
+        for weak in [first.weak, second] {
+            assert_eq!(depot.fetch(weak, &mut [0; 4]).unwrap().frame_count, 1);
+        }
+        let state = slot(&depot, first.weak).unwrap().state_now();
+        assert_eq!(state.references(), 0, "a hold for ever counts nothing");
+        assert_eq!(
+            depot.save_held(&[0x1000], Hold::Forever).unwrap().weak,
+            first.weak
+        );
+        assert_eq!(slot(&depot, first.weak).unwrap().state_now(), state);
+    }
+
+    #[test]
+    fn a_depot_full_of_stacks_held_for_ever_refuses_and_counts() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let saved = (0..1000u64)
+            .filter(|number| depot.save_held(&[number + 1], Hold::Forever).is_ok())
+            .count() as u64;
+        let stats = depot.stats();
+        assert!(saved >= stats.slot_count / 2 && saved <= stats.slot_count);
+        assert_eq!(stats.full + stats.crowded, 1000 - saved);
+        assert_eq!(stats.evicted_stacks, 0);
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::stats::count;
 /// Most nodes of a stack.
 pub(crate) const MOST_LEVELS: usize = (crate::config::MOST_FRAMES as usize).div_ceil(RUN_FRAMES);
 
+/// Nodes of a stack that is not long.
+const FEW_LEVELS: usize = 8;
+
 /// Where a save ended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Saved {
@@ -134,7 +137,9 @@ impl<'r> Region<'r> {
     #[inline(always)]
     fn hold_found(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
         let weak = WeakHandle::new(found.number, found.generation);
-        if hold.is_reference() || !found.state.is_saved() {
+        // What is pinned stays so: the flag says all.
+        let is_to_pin = hold == Hold::Forever && !found.state.has(State::PINNED);
+        if hold.is_reference() || is_to_pin || !found.state.is_saved() {
             return self.hold_by_reference(found, hold);
         }
         if hold.is_lease() {
@@ -167,6 +172,9 @@ impl<'r> Region<'r> {
         if !held.state.is_saved() && held.slot.mark_saved() {
             count(&self.header.counters.new_stacks);
         }
+        if hold == Hold::Forever {
+            held.slot.pin();
+        }
         let weak = WeakHandle::new(held.number, held.generation);
         let mut from = Some(Tick(0));
         if hold.is_lease() {
@@ -187,10 +195,21 @@ impl<'r> Region<'r> {
         stack: &Stack<'_>,
         hold: Hold,
     ) -> Option<Result<Saved, SaveError>> {
-        let mut hashes = [0; MOST_LEVELS];
-        stack.hashes(hasher, &mut hashes);
-        let (held, first_missing) = self.hold_deepest_ancestor(stack, &hashes)?;
-        Some(self.add_levels(stack, &hashes, held, first_missing, hold))
+        let (mut few, mut many);
+        // Most stacks are short, and zeroing room for the longest takes as long as a node.
+        let hashes: &mut [u64] = if stack.leaf_level() < FEW_LEVELS {
+            few = [0; FEW_LEVELS];
+            &mut few
+        } else {
+            many = [0; MOST_LEVELS];
+            &mut many
+        };
+        stack.hashes(hasher, hashes);
+        for hash in hashes.iter().take(stack.leaf_level() + 1) {
+            self.prefetch_pair(*hash as u32);
+        }
+        let (held, first_missing) = self.hold_deepest_ancestor(stack, hashes)?;
+        Some(self.add_levels(stack, hashes, held, first_missing, hold))
     }
 
     /// Adds the levels below an ancestor that the caller holds; that hold is used up.

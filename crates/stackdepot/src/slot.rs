@@ -9,7 +9,7 @@
 //! comes after every release of it before, however many relaxed changes lie between.
 //!
 //! INVARIANT 2: a slot leaves OWNED only by the thread that brought it there.
-//! INVARIANT 3: a LIVE slot becomes OWNED only while it has no references.
+//! INVARIANT 3: a LIVE slot becomes OWNED only while it has no references and is not pinned.
 
 use crate::frame::Windows;
 use crate::layout::{RUN_FRAMES, Slot};
@@ -174,6 +174,13 @@ impl Slot {
     pub fn mark_saved(&self) -> bool {
         // ORDERING: Relaxed: a flag in a word that the caller's reference keeps LIVE.
         !State(self.state.fetch_or(State::SAVED_BIT, Ordering::Relaxed)).is_saved()
+    }
+
+    /// Pins a node that the caller holds: from here on nothing evicts it.
+    pub fn pin(&self) {
+        // ORDERING: Relaxed: a flag in a word that the caller's reference keeps LIVE; a claim
+        // (`claim_evictable`) changes the same word, so it comes before the reference or fails.
+        self.state.fetch_or(State::PINNED, Ordering::Relaxed);
     }
 
     /// Notes a use, in one attempt: who loses it loses to somebody who changes the same word.

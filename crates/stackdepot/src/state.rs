@@ -1,8 +1,8 @@
 //! The state word of a slot: one `u64`, so that one compare-exchange decides.
 //!
-//! | 63..36 | 35..12 | 11 | 10 | 9 | 8 | 7..4 | 3 | 2..0 |
-//! |---|---|---|---|---|---|---|---|---|
-//! | references | lease stamp | CHANCE, in recovery MARK | CUT | WIDE | LEASED | run length 1..=10 | visited | status |
+//! | 63 | 62..36 | 35..12 | 11 | 10 | 9 | 8 | 7..4 | 3 | 2..0 |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | PINNED | references | lease stamp | CHANCE, in recovery MARK | CUT | WIDE | LEASED | run length 1..=10 | visited | status |
 //!
 //! | status | value | meaning |
 //! |---|---|---|
@@ -79,12 +79,15 @@ impl State {
     pub const STAMP_BITS: u32 = 24;
     /// Mask of the lease stamp, in place.
     pub const STAMP_MASK: u64 = ((1 << Self::STAMP_BITS) - 1) << Self::STAMP_SHIFT;
+    /// Never to be evicted while this process has the region: a reopen clears it with the references.
+    /// Above them, so that a count that went wrong could only hold the node, never free it.
+    pub const PINNED: u64 = 1 << 63;
     /// Shift of the reference count.
     pub const REF_SHIFT: u32 = 36;
     /// One reference.
     pub const REF: u64 = 1 << Self::REF_SHIFT;
     /// References at which an acquire is refused (`Saturated`).
-    pub const REF_LIMIT: u64 = 1 << 27;
+    pub const REF_LIMIT: u64 = 1 << 26;
 
     /// The status.
     #[inline]
@@ -115,7 +118,7 @@ impl State {
     /// Counted holds: children and acquires.
     #[inline]
     pub const fn references(self) -> u64 {
-        self.0 >> Self::REF_SHIFT
+        (self.0 & !Self::PINNED) >> Self::REF_SHIFT
     }
 
     /// Frames in the run, 0..=15; 1..=10 in a node.
@@ -137,7 +140,7 @@ impl State {
         State((self.0 & !Self::STAMP_MASK) | stamp_bits | Self::LEASED)
     }
 
-    /// Whether a flag (`VISITED`, `LEASED`, `WIDE`, `CUT`, `CHANCE`) is set.
+    /// Whether a flag (`VISITED`, `LEASED`, `WIDE`, `CUT`, `CHANCE`, `PINNED`) is set.
     #[inline]
     pub const fn has(self, flag: u64) -> bool {
         self.0 & flag != 0

@@ -22,8 +22,11 @@ pub struct Walk<'r> {
 }
 
 impl<'r> Walk<'r> {
-    pub(crate) fn new(region: Region<'r>) -> Walk<'r> {
-        Walk { region, next: 1 }
+    pub(crate) fn new(region: Region<'r>, after: u32) -> Walk<'r> {
+        Walk {
+            region,
+            next: after.saturating_add(1),
+        }
     }
 
     fn look_at(&self, number: u32) -> Option<Walked> {
