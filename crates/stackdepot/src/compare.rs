@@ -66,13 +66,30 @@ impl Region<'_> {
     #[inline]
     pub fn decode(&self, slot: &Slot, state: State, windows: u32) -> Option<Run> {
         let mut run = [0; RUN_FRAMES];
+        self.decode_to(slot, state, windows, &mut run)?;
+        Some(run)
+    }
+
+    /// Writes the frames of a node to a place for a whole run; `None` when its upper halves are gone.
+    #[inline(always)]
+    pub fn decode_to(&self, slot: &Slot, state: State, windows: u32, run: &mut Run) -> Option<()> {
+        if windows == Windows::ALL_FIRST && !state.has(State::WIDE) {
+            let high = WindowTable::of(self.header).high_bits(0);
+            join_high(slot, high, run);
+            return Some(());
+        }
+        self.decode_any(slot, state, windows, run)
+    }
+
+    #[inline(never)]
+    fn decode_any(&self, slot: &Slot, state: State, windows: u32, run: &mut Run) -> Option<()> {
         if state.has(State::WIDE) {
             let ext = self.slot(windows)?;
             if State(ext.state.load(Ordering::Relaxed)).status() != Status::Ext {
                 return None;
             }
-            join(slot, ext, &mut run);
-            return Some(run);
+            join(slot, ext, run);
+            return Some(());
         }
         let highs = WindowTable::of(self.header).selected(Windows(windows));
         let mut selectors = windows;
@@ -83,7 +100,16 @@ impl Region<'_> {
             pair[1] = highs.get(selectors as usize >> 2 & 3).copied().unwrap_or(0) | lows >> 32;
             selectors >>= 4;
         }
-        Some(run)
+        Some(())
+    }
+}
+
+/// Joins the lower halves of a node with the one upper half that all its frames have.
+#[inline]
+fn join_high(slot: &Slot, high: u64, run: &mut Run) {
+    for (cell, pair) in slot.lows.iter().zip(run.as_chunks_mut::<2>().0) {
+        let lows = cell.load(Ordering::Relaxed);
+        *pair = [high | (lows & 0xffff_ffff), high | lows >> 32];
     }
 }
 
@@ -245,10 +271,44 @@ use absent as packed;
 mod absent {
     use super::*;
 
-    /// Where there are no such registers, decoding is as fast.
+    use crate::frame::{SELECTORS, WINDOW_SHIFT};
+
+    /// The lower bit of every frame's selector.
+    const LOW_SELECTOR_BITS: u32 = SELECTORS / 3;
+    /// Every selector's higher bit: all frames are in the first two windows.
+    const IN_FIRST_TWO: u32 = LOW_SELECTOR_BITS * 2;
+
+    /// Whether a narrow node of the first two windows stores just the words that a run has.
     #[inline(always)]
-    pub fn are_equal(_: &Region<'_>, _: &Slot, _: u32, _: &Run, _: FirstWindows) -> bool {
-        false
+    pub fn are_equal(
+        _: &Region<'_>,
+        slot: &Slot,
+        windows: u32,
+        run: &Run,
+        first_windows: FirstWindows,
+    ) -> bool {
+        windows >> WINDOW_SHIFT == 0
+            && windows & IN_FIRST_TWO == IN_FIRST_TWO
+            && have_equal_words(slot, windows, run, first_windows)
+    }
+
+    /// Compares the frames pair by pair without a branch: differences add up.
+    #[inline(always)]
+    fn have_equal_words(slot: &Slot, windows: u32, run: &Run, first: FirstWindows) -> bool {
+        let highs = [u64::from(first.first), u64::from(first.second)];
+        // What turns the first window into the second.
+        let second = highs[0] ^ highs[1];
+        let mut difference = 0;
+        let mut selectors = u64::from(windows & LOW_SELECTOR_BITS);
+        for (cell, [left, right]) in slot.lows.iter().zip(run.as_chunks::<2>().0) {
+            let stored = cell.load(Ordering::Relaxed);
+            let windows_of = [0, 2].map(|bit| (selectors >> bit & 1).wrapping_neg() & second);
+            difference |= stored ^ (right << 32 | left & 0xffff_ffff);
+            difference |= left >> 32 ^ highs[0] ^ windows_of[0];
+            difference |= right >> 32 ^ highs[0] ^ windows_of[1];
+            selectors >>= 4;
+        }
+        difference == 0
     }
 }
 

@@ -87,6 +87,9 @@ const B_SHIFT: u32 = 26;
 const CELL_MASK: u32 = 63;
 
 impl Windows {
+    /// All frames in the table's first window, as nearly all of a kernel's are.
+    pub const ALL_FIRST: u32 = ((1 << (2 * RUN_FRAMES)) - 1) / 3 * 2;
+
     /// Window A's cell of the table.
     #[inline]
     pub const fn a(self) -> usize {
@@ -196,6 +199,9 @@ impl<'r> WindowTable<'r> {
     }
 
     fn encode_highs(self, run: &Run) -> Option<Windows> {
+        if self.is_all_first(run) {
+            return Some(Windows(Windows::ALL_FIRST));
+        }
         if self.spans_too_many(run) {
             return None;
         }
@@ -220,6 +226,15 @@ impl<'r> WindowTable<'r> {
         Some(Windows(word))
     }
 
+    /// Whether all frames are in the table's first window: what follows comes to the same, slower.
+    fn is_all_first(self, run: &Run) -> bool {
+        let first = self.cell(0);
+        let difference = run
+            .iter()
+            .fold(0, |all, frame| all | ((TAKEN | *frame >> 32) ^ first));
+        difference == 0
+    }
+
     /// Whether more windows occur than a node can name, even if every cell of the first two
     /// that is still free were given to this run. Final: the answer cannot change to `false`.
     fn spans_too_many(self, run: &Run) -> bool {
@@ -228,12 +243,12 @@ impl<'r> WindowTable<'r> {
         room += first_two.iter().filter(|cell| **cell == 0).count();
         for (position, frame) in run.iter().enumerate() {
             let wanted = TAKEN | *frame >> 32;
-            let is_known = first_two.contains(&wanted);
-            let is_repeated = run
-                .iter()
-                .take(position)
-                .any(|before| before >> 32 == frame >> 32);
-            if is_known || is_repeated {
+            let is_repeated = || {
+                run.iter()
+                    .take(position)
+                    .any(|before| before >> 32 == frame >> 32)
+            };
+            if first_two.contains(&wanted) || is_repeated() {
                 continue;
             }
             if room == 0 {

@@ -14,6 +14,7 @@
 //! entry. Which of two threads changes a cell, each CAS decides by itself.
 
 use crate::layout::{BUCKET_CELLS, Bucket, Region};
+use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where the first bucket stops being preferred to the emptier of both. Lower fills more
@@ -223,6 +224,15 @@ impl<'r> Region<'r> {
             first: self.buckets.get(first as usize)?,
             second: self.buckets.get(second as usize)?,
         })
+    }
+
+    /// Fetches both buckets of a hash.
+    #[inline]
+    pub fn prefetch_pair(&self, hash: u32) {
+        if let Some(pair) = self.pair(hash) {
+            prefetch(pair.first);
+            prefetch(pair.second);
+        }
     }
 }
 

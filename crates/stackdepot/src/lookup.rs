@@ -301,14 +301,17 @@ impl<'r> Region<'r> {
                 return None;
             }
             let link = slot.link.load(Ordering::Relaxed);
-            let run = self.decode(slot, state, (link >> 32) as u32)?;
-            for (place, frame) in out
-                .iter_mut()
-                .skip(frame_count - length)
-                .zip(run)
-                .take(length)
-            {
-                *place = frame;
+            let room = out.get_mut(frame_count - length..).unwrap_or_default();
+            let windows = (link >> 32) as u32;
+            // A full run, as most are, is written where it belongs; others come by a detour.
+            match room.first_chunk_mut() {
+                Some(run) if length == RUN_FRAMES => self.decode_to(slot, state, windows, run)?,
+                _ => {
+                    let run = self.decode(slot, state, windows)?;
+                    for (place, frame) in room.iter_mut().zip(run).take(length) {
+                        *place = frame;
+                    }
+                }
             }
             if link as u32 == 0 {
                 return Some(Fetched {
