@@ -16,6 +16,7 @@ mod fork_storm;
 mod fuzz;
 mod hostile;
 mod house;
+mod kernel;
 mod linear;
 mod models;
 mod mutants;
@@ -55,6 +56,8 @@ const USAGE: &str = "usage: cargo xtask TASK
   coverage                         lines of the core that its tests run, file by file
   mutants [--within SECONDS] [--sample N] [FILE]
                                    small changes of the core, against a quick choice of its tests
+  kernel [--object | --uml | --x86 | --lockdep]
+                                   the core inside Linux: build, boot, KUnit suites, beside C's depot
   setup                            install the programs that tests and bars run (apt-get, as root)";
 
 fn main() -> ExitCode {
@@ -92,6 +95,7 @@ fn run(arguments: &[String]) -> Answer<bool> {
         Some("attackers") => attackers::run(&house, rest),
         Some("coverage") => coverage::run(&house, rest),
         Some("mutants") => mutants::run(&house, rest),
+        Some("kernel") => kernel::run(&house, rest),
         Some("setup") => house.setup(),
         Some("--help" | "-h") | None => {
             println!("{USAGE}");

@@ -1,0 +1,234 @@
+//! What has to be true of a kernel with our depot, and what it costs beside the one with C's.
+//!
+//! Right or wrong: the KASAN suite with the same counts, our own suite, no complaint on the console, the
+//! same stacks in page_owner's `show_stacks`, every event of the ring with its own stack. Only
+//! shown: memory and time, for those depend on the machine and on the workload.
+
+use super::Place;
+use super::boot::{Boot, Console};
+use super::build::Arch;
+use crate::Answer;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Bytes of one of C's pools, and of its table under KASAN.
+const POOL_BYTES: u64 = 16 << 10;
+const TABLE_BYTES: u64 = 16 << 20;
+/// Bytes of a slot with its share of the index, without and with a count.
+const SLOT_BYTES: [u64; 2] = [80, 88];
+
+/// What a judgement needs to boot kernels.
+struct Judge<'j> {
+    arch: Arch,
+    initramfs: &'j Path,
+    place: &'j Place,
+    is_right: bool,
+}
+
+/// Boots both kernels as often as it takes, prints what was seen, answers whether all is right.
+pub fn judge(arch: Arch, c: &Path, ours: &Path, initramfs: &Path, place: &Place) -> Answer<bool> {
+    let mut judge = Judge {
+        arch,
+        initramfs,
+        place,
+        is_right: true,
+    };
+    println!("kernel: booting {}", arch.name());
+    let work = "page_owner=on sdtest=work,stacks,threshold";
+    let first = judge.boot(c, "c", work)?;
+    let own = judge.boot(ours, "ours", &format!("{work} stack_depot.bytes=1M"))?;
+    judge.suites(&first, &own);
+    judge.complaints("c", &first);
+    judge.complaints("ours", &own);
+    if arch != Arch::X86Lockdep {
+        let again = judge.boot(c, "c-again", work)?;
+        judge.show_stacks(&first, &again, &own)?;
+        judge.memory(ours, &first, &own)?;
+    }
+    let line = "stack_depot.bytes=1M stack_depot.ring=4096 kunit.enable=0 sdtest=ring";
+    let ring = judge.boot(ours, "ring", line)?;
+    judge.ring(&ring);
+    let bench = judge.boot(ours, "bench", "kunit.enable=0 sdtest=bench")?;
+    judge.bench(&bench);
+    Ok(judge.is_right)
+}
+
+impl Judge<'_> {
+    fn boot(&self, kernel: &Path, name: &str, line: &str) -> Answer<Console> {
+        let boot = Boot {
+            arch: self.arch,
+            kernel,
+            initramfs: self.initramfs,
+            memory: "512M",
+            line: line.to_owned(),
+        };
+        let log = format!("{}-{name}.console", self.arch.name());
+        boot.run(&self.place.work.join(log))
+    }
+
+    fn note(&mut self, is_right: bool, text: &str) {
+        println!(
+            "{} {}: {text}",
+            self.arch.name(),
+            if is_right { "ok" } else { "WRONG" }
+        );
+        self.is_right &= is_right;
+    }
+
+    fn show(&self, text: &str) {
+        println!("{} {text}", self.arch.name());
+    }
+
+    fn suites(&mut self, c: &Console, ours: &Console) {
+        let counts = [c, ours].map(|console| console.suite("kasan"));
+        let is_right = counts[0].is_some_and(|[_, fail, _]| fail == 0) && counts[0] == counts[1];
+        let text = format!(
+            "KASAN suite pass/fail/skip: c {:?}, ours {:?}",
+            counts[0], counts[1]
+        );
+        self.note(is_right, &text);
+        let own = ours.suite("stackdepot_rs");
+        let is_right = own.is_some_and(|[pass, fail, skip]| pass > 0 && fail + skip == 0);
+        self.note(
+            is_right,
+            &format!("suite stackdepot_rs pass/fail/skip: {own:?}"),
+        );
+    }
+
+    fn complaints(&mut self, name: &str, console: &Console) {
+        let complaints = console.complaints();
+        let first = complaints.first().unwrap_or(&"");
+        let text = format!(
+            "{name}: {} complaints on the console {first}",
+            complaints.len()
+        );
+        self.note(complaints.is_empty(), &text);
+    }
+
+    /// The same stacks and sums as C's, as far as C's second boot has those of its first.
+    fn show_stacks(&mut self, c: &Console, again: &Console, ours: &Console) -> Answer<()> {
+        let [c, again, ours] = [c, again, ours].map(page_stacks);
+        let (c, again, ours) = (c?, again?, ours?);
+        let (between, to_ours) = (Difference::of(&c, &again), Difference::of(&c, &ours));
+        self.show(&format!("show_stacks c to c again: {between}"));
+        self.show(&format!("show_stacks c to ours:    {to_ours}"));
+        // Twice what C differs from itself, and a few pages for its own list of stacks.
+        let is_right = to_ours.pages <= 2 * between.pages + c.values().sum::<u64>() / 50
+            && to_ours.common * 10 >= to_ours.stacks * 9;
+        self.note(
+            is_right,
+            "page_owner counts the same pages of the same stacks",
+        );
+        Ok(())
+    }
+
+    /// The least bound at which nothing is refused or evicted, found by booting with it.
+    fn memory(&mut self, kernel: &Path, c: &Console, ours: &Console) -> Answer<()> {
+        let pools = c.number("stats_last", "pools")? * POOL_BYTES;
+        let used = ours.number("stats_last", "slots_used")?;
+        let mut bytes = (used * SLOT_BYTES[1] + 1280).next_multiple_of(4096);
+        for _ in 0..8 {
+            let line =
+                format!("page_owner=on sdtest=work,stacks,threshold stack_depot.bytes={bytes}");
+            let tried = self.boot(kernel, "memory", &line)?;
+            let mut lost = 0;
+            for name in [
+                "refused_full",
+                "refused_crowded",
+                "refused_contended",
+                "stacks_evicted",
+            ] {
+                lost += tried.number("stats_last", name)?;
+            }
+            if lost == 0 {
+                break;
+            }
+            bytes += 8192;
+        }
+        let ratio = |base: u64| bytes as f64 / base as f64;
+        self.show(&format!(
+            "memory: ours {bytes} bytes; c pools {pools} ({:.2}x), with its table {} ({:.3}x)",
+            ratio(pools),
+            pools + TABLE_BYTES,
+            ratio(pools + TABLE_BYTES)
+        ));
+        Ok(())
+    }
+
+    fn ring(&mut self, console: &Console) {
+        let text = console.part("ring").unwrap_or_default();
+        let line = |start: &str| text.lines().find(|line| line.starts_with(start));
+        let ours = line("ours ").unwrap_or_default();
+        let is_right = ["refused=0 ", "without_stack=0 ", "wrong=0 "]
+            .iter()
+            .all(|wanted| ours.contains(wanted));
+        self.note(is_right, &format!("ring: {ours}"));
+        self.show(&format!("ring: {}", line("c ").unwrap_or_default()));
+    }
+
+    fn bench(&mut self, console: &Console) {
+        let text = console.part("bench").unwrap_or_default();
+        let is_right = text.matches("lost=0 bad=0").count() == 2;
+        self.note(is_right, "bench: both depots answered every stack");
+        for line in text.lines().filter(|line| line.contains('=')) {
+            self.show(&format!("bench: {line}"));
+        }
+    }
+}
+
+/// Pages of each stack, named by its functions: offsets differ between two builds.
+fn page_stacks(console: &Console) -> Answer<HashMap<Vec<&str>, u64>> {
+    let text = console.part("show_stacks").ok_or("no show_stacks")?;
+    let mut stacks = HashMap::new();
+    let mut frames = Vec::new();
+    for line in text.lines() {
+        if let Some(pages) = line.strip_prefix("nr_base_pages: ") {
+            let pages: u64 = pages
+                .trim()
+                .parse()
+                .map_err(|_| format!("show_stacks: {line}"))?;
+            *stacks.entry(std::mem::take(&mut frames)).or_default() += pages;
+        } else if let Some(function) = line.trim().split('+').next().filter(|f| !f.is_empty()) {
+            frames.push(function);
+        }
+    }
+    if stacks.is_empty() {
+        return Err("show_stacks is empty".to_owned());
+    }
+    Ok(stacks)
+}
+
+/// How two outputs of `show_stacks` differ.
+struct Difference {
+    stacks: usize,
+    common: usize,
+    sums: [u64; 2],
+    pages: u64,
+}
+
+impl Difference {
+    fn of(left: &HashMap<Vec<&str>, u64>, right: &HashMap<Vec<&str>, u64>) -> Difference {
+        let sums = [left, right].map(|stacks| stacks.values().sum());
+        Difference {
+            stacks: left.len(),
+            common: left.keys().filter(|key| right.contains_key(*key)).count(),
+            sums,
+            pages: sums[0].abs_diff(sums[1]),
+        }
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Difference {
+            stacks,
+            common,
+            sums: [left, right],
+            pages,
+        } = self;
+        write!(
+            out,
+            "{common} of {stacks} stacks in common, {left} and {right} pages (differ by {pages})"
+        )
+    }
+}
