@@ -6,21 +6,28 @@
 /// Begins to bring the line of `place` into the cache, where the processor can.
 #[inline(always)]
 #[cfg_attr(
-    all(target_arch = "x86_64", not(any(miri, loom))),
+    all(target_arch = "x86_64", not(miri)),
     expect(unsafe_code, reason = "an instruction without effect on memory")
 )]
 pub(crate) fn prefetch<T>(place: &T) {
-    // Not the intrinsic: that needs vector registers to be allowed, which a kernel does not.
-    #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
-    // SAFETY: every x86-64 processor has the instruction; it reads and writes nothing, touches no
-    // register, and the address is a reference's.
+    #[cfg(all(target_arch = "x86_64", target_feature = "sse", not(miri)))]
+    // SAFETY: every processor that this is compiled for has SSE (the `cfg` above); the instruction
+    // reads and writes nothing, and the address is a reference's.
+    unsafe {
+        use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>((&raw const *place).cast());
+    }
+    #[cfg(all(target_arch = "x86_64", not(target_feature = "sse"), not(miri)))]
+    // A kernel may not use vector registers, and without them there is no intrinsic; but every
+    // x86-64 processor has the instruction.
+    // SAFETY: it reads and writes nothing and no register, and the address is a reference's.
     unsafe {
         core::arch::asm!(
             "prefetcht0 [{}]",
             in(reg) &raw const *place,
-            options(nostack, preserves_flags, nomem)
+            options(nostack, preserves_flags, readonly)
         );
     }
-    #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom)))))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = place;
 }
