@@ -24,7 +24,9 @@ fn the_word_is_laid_out_as_its_table_says() {
     );
     assert_eq!(word.with_stamp(0x12_3456), State(0x0abc_def1_2345_67a6));
     assert_eq!(word.with_stamp(u32::MAX), State(0x0abc_deff_ffff_f7a6));
-    assert_eq!((State::REF, State::REF_LIMIT), (1 << 36, 1 << 27));
+    assert_eq!((State::REF, State::REF_LIMIT), (1 << 36, 1 << 26));
+    let pinned = State(word.0 | State::PINNED);
+    assert_eq!((State::PINNED, pinned.references()), (1 << 63, 0xab_cdef));
 }
 
 #[test]
