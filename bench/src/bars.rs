@@ -84,7 +84,7 @@ pub fn clauses() -> Vec<Clause> {
     };
     let (most, least) = (Bar::AtMost, Bar::AtLeast);
     let referenced = "Linux refcounted";
-    vec![
+    let mut clauses = vec![
         same(1, "stored", hits::STORED, "LLVM", most(1.0)),
         same(1, "stored", hits::DEPENDENT, "LLVM", most(1.0)),
         same(1, "held-stored", hits::HELD_STORED, referenced, most(0.45)),
@@ -108,8 +108,6 @@ pub fn clauses() -> Vec<Clause> {
         own(onto::ONTO_256, onto::ONTO_16, 1.15),
         same(4, "threads", threads::TWO, "LLVM", least(0.97)),
         same(4, "threads", threads::HOT_TWO, "LLVM", least(0.97)),
-        same(4, "threads", threads::ALL, "LLVM", least(0.97)),
-        same(4, "threads", threads::HOT_ALL, "LLVM", least(0.97)),
         large(replay::RESIDENT, "first", "LLVM", most(0.35)),
         large(
             replay::RESIDENT_HELD,
@@ -121,7 +119,13 @@ pub fn clauses() -> Vec<Clause> {
         evicting(2),
         evicting(3),
         evicting(4),
-    ]
+    ];
+    if threads::processor_count() > 2 {
+        clauses.push(same(4, "threads", threads::ALL, "LLVM", least(0.97)));
+        clauses.push(same(4, "threads", threads::HOT_ALL, "LLVM", least(0.97)));
+    }
+    clauses.sort_by_key(|clause| clause.number);
+    clauses
 }
 
 /// What became of a clause.

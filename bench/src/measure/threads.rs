@@ -31,7 +31,7 @@ const HOT_BATCH: usize = 4096;
 pub fn start<P: Shared>(workload: &Workload) -> Result<Round<'_>, String> {
     let peer = P::new(workload);
     hits::fill(&peer, workload)?;
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let processors = processor_count();
     Ok(Box::new(move || {
         let saves = |threads| {
             speed(threads, |number, team| {
@@ -52,6 +52,11 @@ pub fn start<P: Shared>(workload: &Workload) -> Result<Round<'_>, String> {
             more(hot_two, &hot, hot_one),
         ])
     }))
+}
+
+/// Processors that this process may use.
+pub fn processor_count() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The threads of one measurement.
