@@ -75,6 +75,31 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     Ok(failures == 0)
 }
 
+/// The planted bugs that can no longer be planted, one line each.
+pub fn stale(house: &House) -> Answer<Vec<String>> {
+    let mut findings = Vec::new();
+    for bug in planted(house)? {
+        if !child::run(&mut patch(&house.root, &bug, &["--dry-run"]))?
+            .status
+            .success()
+        {
+            findings.push(format!("{} no longer applies", bug.name));
+        }
+    }
+    Ok(findings)
+}
+
+/// The command that plants a bug in the files below a folder.
+fn patch(root: &Path, bug: &Planted, options: &[&str]) -> Command {
+    let mut patch = Command::new("patch");
+    patch.current_dir(root);
+    patch
+        .args(["--strip=1", "--silent", "--force"])
+        .args(options);
+    patch.arg("--input").arg(&bug.patch);
+    patch
+}
+
 fn planted(house: &House) -> Answer<Vec<Planted>> {
     let folder = house.root.join("crates/stackdepot/tests/planted");
     let entries = fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
@@ -145,12 +170,7 @@ impl Scratch {
     }
 
     fn patch(&self, bug: &Planted, options: &[&str]) -> Answer<()> {
-        let mut patch = Command::new("patch");
-        patch
-            .current_dir(&self.house.root)
-            .args(["--strip=1", "--silent", "--force"]);
-        patch.args(options).arg("--input").arg(&bug.patch);
-        let patched = child::must(&mut patch);
+        let patched = child::must(&mut patch(&self.house.root, bug, options));
         patched.map_err(|e| format!("{} no longer applies, bring it up to date: {e}", bug.name))?;
         Ok(())
     }

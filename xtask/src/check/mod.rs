@@ -7,14 +7,14 @@ mod layers;
 mod text;
 
 use crate::house::House;
-use crate::{Answer, child};
+use crate::{Answer, attackers, child};
 
 /// What is wrong, one line each.
 type Findings = Vec<String>;
 
 /// Runs every rule; `Ok(false)` when one found something.
 pub fn run(house: &House) -> Answer<bool> {
-    let rules: [(&str, Answer<Findings>); 9] = [
+    let rules: [(&str, Answer<Findings>); 10] = [
         ("format", format(house)),
         ("clippy", clippy(house)),
         ("documentation", documentation(house)),
@@ -24,6 +24,7 @@ pub fn run(house: &House) -> Answer<bool> {
         ("invariants", text::invariants(house)),
         ("machine paths", text::paths(house)),
         ("licences", text::licences(house)),
+        ("planted bugs", attackers::stale(house)),
     ];
     let mut clean = true;
     for (name, findings) in rules {
