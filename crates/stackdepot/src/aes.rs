@@ -107,3 +107,16 @@ mod absent {
         }
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64", not(loom)))]
+mod tests {
+    extern crate std;
+
+    use super::Aes;
+
+    #[test]
+    fn the_instructions_are_found_where_the_processor_has_them() {
+        let is_there = std::is_x86_feature_detected!("aes");
+        assert_eq!(Aes::detect().is_some(), is_there);
+    }
+}

@@ -219,6 +219,25 @@ mod tests {
     }
 
     #[test]
+    fn a_save_that_takes_a_reference_notes_its_use_where_there_are_no_leases() {
+        for lease_ticks in [0, 2] {
+            let mut memory = [Line::ZERO; 32];
+            let config = Config {
+                lease_ticks,
+                ..config()
+            };
+            let depot = Depot::new(&mut memory, &config).unwrap();
+            let held = depot.save_acquire(&[0x1000]).unwrap();
+            let slot = depot.region.slot(held.weak.slot()).unwrap();
+            let born = slot.state_now();
+            assert!(!born.has(State::VISITED));
+            depot.save_acquire(&[0x1000]).unwrap();
+            let used = if lease_ticks == 0 { State::VISITED } else { 0 };
+            assert_eq!(slot.state_now(), State(born.0 + State::REF + used));
+        }
+    }
+
+    #[test]
     fn each_claim_takes_what_it_wants_and_only_the_hand_respects_recency() {
         let mut memory = [Line::ZERO; 32];
         let config = Config {

@@ -200,6 +200,26 @@ fn counters(stats: &Stats) -> [u64; 14] {
     ]
 }
 
+/// Where the header has the sums of what was evicted.
+const EVICTED_PAYLOAD_OFFSET: usize = 352;
+
+#[test]
+fn sums_of_what_was_evicted_are_where_the_header_has_them() {
+    let mut memory = vec![Line::ZERO; LINES];
+    Depot::new(&mut memory, &config()).unwrap();
+    let sums = [11, 22, 33, 44u64];
+    // SAFETY: the buffer is the test's own, and any bytes are lines.
+    let bytes =
+        unsafe { std::slice::from_raw_parts_mut(memory.as_mut_ptr().cast::<u8>(), LINES * 64) };
+    let places = bytes[EVICTED_PAYLOAD_OFFSET..].chunks_exact_mut(8);
+    for (place, sum) in places.zip(sums) {
+        place.copy_from_slice(&sum.to_le_bytes());
+    }
+    assert_eq!(HeaderImage::parse(bytes).unwrap().evicted_payload, sums);
+    let (depot, _) = reopen(&mut memory, &[]).unwrap();
+    assert_eq!(depot.stats().evicted_payload, sums);
+}
+
 /// Where the header says that a reopen is under way.
 const DIRTY_OFFSET: usize = 72;
 

@@ -177,8 +177,16 @@ mod tests {
             other_time: Some(0x0123_4567_89ab_cdef - (0x1_2345_6789 << 8)),
         };
         assert_eq!(Event::from_words(event.to_words()), Some(event));
-        let plain = Event::new(EventKind::Alloc, 1, 0, None);
-        assert_eq!(Event::from_words(plain.to_words()), Some(plain));
+        let kinds = [
+            EventKind::Alloc,
+            EventKind::Free,
+            EventKind::UnknownFree,
+            EventKind::MismatchedFree,
+        ];
+        for kind in kinds {
+            let plain = Event::new(kind, 1, 0, None);
+            assert_eq!(Event::from_words(plain.to_words()), Some(plain));
+        }
     }
 
     #[test]
