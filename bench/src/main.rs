@@ -2,13 +2,15 @@
 //!
 //! Run by `cargo xtask bench`, which builds the peers first. Read in this order: `figure` (the words),
 //! `workload` and `proposal` (what is fed), `process` and `machine` (how a round is taken), `measure`
-//! (the loops), `peers` (the sides), `statistics` and `bars` (what the rounds say).
+//! (the loops), `peers` (the sides), `statistics` and `bars` (what the rounds say), `bound` and
+//! `instructions` (what needs no clock).
 #![deny(unsafe_code)]
 
 mod bars;
 mod bound;
 pub mod figure;
 mod fit;
+mod instructions;
 mod machine;
 mod measure;
 mod options;
@@ -33,7 +35,14 @@ const MOST_REPEATS: usize = 3;
 const BOUND: &str = "bound";
 
 fn main() -> ExitCode {
-    let run = Options::parse(std::env::args().skip(1)).and_then(|options| run(&options));
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some((instructions::COUNT, rest)) = words.split_first().map(|(w, r)| (w.as_str(), r)) {
+        return exit(instructions::count_here(rest).map(|()| true));
+    }
+    exit(Options::parse(words.into_iter()).and_then(|options| run(&options)))
+}
+
+fn exit(run: Result<bool, String>) -> ExitCode {
     match run {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -47,6 +56,9 @@ fn main() -> ExitCode {
 /// Measures and prints; whether every bar is met, if they were asked for.
 fn run(options: &Options) -> Result<bool, String> {
     peers::library::set_folder(options.peers.clone());
+    if options.only_counts {
+        return instructions::run(options);
+    }
     let workloads = workload::load(options)?;
     let tasks = measure::tasks::all();
     let is_asked = |list: &[String], name: &str| list.is_empty() || list.iter().any(|n| n == name);
@@ -69,7 +81,11 @@ fn run(options: &Options) -> Result<bool, String> {
     let hits = is_asked(&options.tasks, BOUND).then(|| hits_at_bound(&workloads));
     let are_met = print_bars(&figures, &workloads, &tasks, options.judges_bars);
     let are_hits_met = hits.is_none_or(|sizes| print_hits(&sizes));
-    Ok(are_met && are_hits_met || !options.judges_bars)
+    if !options.judges_bars {
+        return Ok(true);
+    }
+    let are_counts_met = instructions::run(options)?;
+    Ok(are_met && are_hits_met && are_counts_met)
 }
 
 /// The workloads that a task is run on.

@@ -13,6 +13,12 @@ pub struct Options {
     pub work: PathBuf,
     /// The folder of the recorded workloads.
     pub corpora: PathBuf,
+    /// The checkout: the workload in git and the record of instructions are there.
+    pub checkout: PathBuf,
+    /// Whether instructions are counted, and nothing else is measured.
+    pub only_counts: bool,
+    /// Why the record of instructions is to be changed, if it is.
+    pub record_reason: Option<String>,
     /// Whether the bars are judged.
     pub judges_bars: bool,
     /// Rounds of each side.
@@ -38,6 +44,9 @@ impl Options {
             stackdepot: PathBuf::new(),
             work: PathBuf::new(),
             corpora: PathBuf::new(),
+            checkout: PathBuf::new(),
+            only_counts: false,
+            record_reason: None,
             judges_bars: false,
             round_count: ROUND_COUNT,
             tasks: Vec::new(),
@@ -47,9 +56,16 @@ impl Options {
         };
         let mut words = words;
         while let Some(word) = words.next() {
-            if word == "--bars" {
-                options.judges_bars = true;
-                continue;
+            match word.as_str() {
+                "--bars" => {
+                    options.judges_bars = true;
+                    continue;
+                }
+                "--instructions" => {
+                    options.only_counts = true;
+                    continue;
+                }
+                _ => {}
             }
             let value = words
                 .next()
@@ -65,6 +81,11 @@ impl Options {
             "--peers" => self.peers = value.into(),
             "--stackdepot" => self.stackdepot = value.into(),
             "--work" => self.work = value.into(),
+            "--checkout" => self.checkout = value.into(),
+            "--record-instructions" => {
+                self.only_counts = true;
+                self.record_reason = Some(value);
+            }
             "--corpora" => self.corpora = value.into(),
             "--json" => self.json = Some(value.into()),
             "--svg" => self.svg = Some(value.into()),

@@ -63,7 +63,7 @@ fn open(options: &Options, file: &Path) -> Result<Workload, String> {
 }
 
 /// The recorded workloads of a folder, by name.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
     let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let mut files: Vec<PathBuf> = entries
         .flatten()

@@ -13,7 +13,8 @@ use std::process::Command;
 
 const USAGE: &str =
     "usage: cargo xtask bench [--bars] [--corpora DIR] [--rounds N] [--task NAME,...]
-                         [--on WORKLOAD,...] [--json FILE] [--svg FILE]";
+                         [--on WORKLOAD,...] [--json FILE] [--svg FILE]
+       cargo xtask bench --instructions | --record-instructions REASON   (callgrind; no timing)";
 
 /// Builds all and measures; `Ok(false)` when bars were asked for and one is not met.
 pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
@@ -24,14 +25,24 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     let folder = house.target.join("xtask/bench");
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let peers = peers::build(house, &folder)?;
-    let stackdepot = house.stackdepot()?;
     let mut bench = Command::new(build(house)?);
     bench.arg("--peers").arg(peers);
-    bench.arg("--stackdepot").arg(stackdepot);
     bench.arg("--work").arg(&folder);
-    if !arguments.iter().any(|word| word == "--corpora") {
-        let missing = "no recorded workloads: name their folder with --corpora DIR";
-        bench.arg("--corpora").arg(house.corpora().ok_or(missing)?);
+    bench.arg("--checkout").arg(&house.root);
+    let is_given = |option: &str| arguments.iter().any(|word| word == option);
+    let only_counts = is_given("--instructions") || is_given("--record-instructions");
+    if !only_counts {
+        bench.arg("--stackdepot").arg(house.stackdepot()?);
+    }
+    if !is_given("--corpora") {
+        match house.corpora() {
+            Some(corpora) => _ = bench.arg("--corpora").arg(corpora),
+            // The record is about workloads that are always at hand.
+            None if only_counts => {}
+            None => {
+                return Err("no recorded workloads: name their folder with --corpora DIR".into());
+            }
+        }
     }
     let status = bench.args(arguments).status();
     match status.map_err(|e| format!("bench: {e}"))?.code() {

@@ -40,6 +40,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   bars [N...]                      the acceptance bars that a machine can check (default: all)
   bench [--bars] [--corpora DIR] [--help]
                                    ours beside LLVM, Linux, other stores and the limit
+  bench --instructions             instructions of the hot paths, against the record in bench/
   loom [--within SECONDS] [FILTER] the models of the core, on a copy with loom's search mended
   ordering-mutants [--sample N] [--part I/N] [--within SECONDS] [--again]
                                    each ordering of the core weakened, against the models

@@ -68,6 +68,35 @@ impl Corpus {
         }
     }
 
+    /// The workload up to its `event_count`-th event, at least one, with the stacks of these.
+    pub fn first_events(&self, event_count: usize) -> Corpus {
+        let events = self
+            .events
+            .get(..event_count.max(1))
+            .unwrap_or(&self.events);
+        // Stacks are numbered by first appearance.
+        let stack_count = events.iter().map(|event| event.stack as usize + 1).max();
+        let offsets = self
+            .offsets
+            .get(..=stack_count.unwrap_or(0))
+            .unwrap_or(&self.offsets);
+        let frame_count = offsets.last().copied().unwrap_or(0);
+        let slots = events.iter().map(|event| event.slot);
+        let slot_count = slots.filter(|slot| *slot != NO_SLOT).map(|slot| slot + 1);
+        Corpus {
+            module_map: self.module_map.clone(),
+            offsets: offsets.to_vec(),
+            frames: self
+                .frames
+                .get(..frame_count)
+                .unwrap_or(&self.frames)
+                .to_vec(),
+            events: events.to_vec(),
+            slot_count: slot_count.max().unwrap_or(0),
+            thread_count: self.thread_count,
+        }
+    }
+
     /// How many unique stacks there are.
     pub fn stack_count(&self) -> usize {
         self.offsets.len() - 1

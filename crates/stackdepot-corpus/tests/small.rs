@@ -56,6 +56,22 @@ fn writing_and_reading_gives_the_same_corpus() -> Outcome {
     Ok(())
 }
 
+#[test]
+fn the_first_events_are_a_corpus_of_their_own_with_the_stacks_that_they_need() -> Outcome {
+    let corpus = Corpus::open(&small_path())?;
+    for event_count in [0, 1, 700, 6_000, 7_000] {
+        let first = corpus.first_events(event_count);
+        let same = corpus.events().iter().take(event_count.max(1));
+        assert!(first.events().iter().eq(same));
+        assert_eq!(Corpus::from_raw(first.to_raw().as_slice())?, first);
+        for event in first.events() {
+            assert_eq!(first.stack(event.stack), corpus.stack(event.stack));
+        }
+    }
+    assert_eq!(corpus.first_events(7_000), corpus);
+    Ok(())
+}
+
 /// Sizes from the README of the recorded corpora: events, unique stacks, slots, threads.
 const RECORDED: [(&str, [usize; 4]); 5] = [
     ("sqlite", [1_116_290, 2_126, 5_729, 1]),
