@@ -55,11 +55,6 @@ pub trait Peer: Sized + 'static {
     /// Brings a stack's frames before the caller, as the peer does it (a copy, or a pointer that is
     /// then read through); answers how many there are, 0 when the stack is gone.
     fn fetch(&self, handle: u64, out: &mut [u64]) -> usize;
-
-    /// Bytes that it says it uses, where it can tell. Bars use resident memory instead.
-    fn bytes(&self) -> Option<u64> {
-        None
-    }
 }
 
 /// A peer whose stacks can be held by a counted reference.

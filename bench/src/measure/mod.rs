@@ -13,7 +13,7 @@ use crate::workload::Workload;
 
 /// Some measures that are taken in one round.
 pub struct Task {
-    /// What `--only` calls it.
+    /// What `--task` calls it.
     pub name: &'static str,
     /// Names and units of a round's values.
     pub measures: &'static [(Measure, &'static str)],

@@ -61,10 +61,6 @@ impl Peer for Limit {
             count
         }
     }
-
-    fn bytes(&self) -> Option<u64> {
-        Some(((self.mask + 1 + self.end.get()) * 8) as u64)
-    }
 }
 
 #[cfg(target_arch = "x86_64")]

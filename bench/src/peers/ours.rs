@@ -72,10 +72,6 @@ impl Peer for Ours {
         let fetched = self.depot.fetch(WeakHandle::from_bits(handle), out);
         fetched.map_or(0, |fetched| fetched.frame_count)
     }
-
-    fn bytes(&self) -> Option<u64> {
-        Some(self.depot.region_bytes() as u64)
-    }
 }
 
 impl Holding for Ours {
