@@ -386,8 +386,8 @@ mod tests {
             thread: 3,
             time: 7,
         };
-        assert_eq!(block.to_words(), [8 << 32 | 9, 3 << 42 | 5, 7]);
-        assert_eq!(MOST_SIZE, (1 << 42) - 1);
+        assert_eq!(block.to_words(), [8 << 32 | 9, 3 << 40 | 5, 7]);
+        assert_eq!(MOST_SIZE, (1 << 40) - 1);
         let key = Key(0x1234 << 16 | 0x7fff << 1);
         assert_eq!((key.address(), key.busy()), (0x1234, Key(key.0 | 1)));
         assert_eq!(key.next(0x5678), Key(0x5678 << 16));
