@@ -66,7 +66,7 @@ unsafe extern "C" fn leaf_at(bench: *mut c_void, entry_sp: *const u64, bp: u64) 
     let start = Instant::now();
     for _ in 0..repeat_count {
         let walk = capture(registers, bench.thread, black_box(&mut out));
-        bench.frame_count += walk.frame_count as u64;
+        bench.frame_count += walk.frames().len() as u64;
         bench.reused_count += walk.reused_count as u64;
     }
     bench.nanoseconds += start.elapsed().as_nanos();

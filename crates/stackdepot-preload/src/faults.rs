@@ -230,7 +230,7 @@ impl Fault<'_> {
         };
         let [first, rest @ ..] = frames;
         if !self.is_lost() {
-            return unwind::capture(registers, None, frames).frame_count;
+            return unwind::capture(registers, None, frames).frames().len();
         }
         // A call to where no code is: the caller's return address lies on top of the stack.
         *first = registers.ip;
@@ -240,7 +240,7 @@ impl Fault<'_> {
         };
         registers.ip = return_address;
         registers.sp = registers.sp.wrapping_add(8);
-        1 + unwind::capture(registers, None, rest).frame_count
+        1 + unwind::capture(registers, None, rest).frames().len()
     }
 
     /// Whether the instruction itself could not be fetched.

@@ -19,7 +19,7 @@ use stackdepot_region::writer::RegionWriter;
 use crate::check;
 use crate::sampled;
 use crate::thread::{Call, meets_mark, passes_over};
-use crate::unwind::{self, paths::Path};
+use crate::unwind::{self, End, Walk};
 
 /// The words of a stack's payload.
 mod payload {
@@ -27,14 +27,6 @@ mod payload {
     pub const ALLOCATED: usize = 0;
     /// Blocks; bytes in the next word.
     pub const FREED: usize = 2;
-}
-
-/// A stack that is being recorded.
-struct Stack<'b> {
-    /// Innermost first.
-    frames: &'b [u64],
-    /// What its thread knows it by; the note there is what it was saved as.
-    path: Path,
 }
 
 /// A block that a realloc took out of the record before the real call.
@@ -53,8 +45,9 @@ impl Call {
         }
         self.note_inner_block(address);
         self.start_recording();
-        self.recorder.region.live.prefetch(address as u64);
+        // Before the prefetch, for which the counter would wait.
         let time = tsc();
+        self.recorder.region.live.prefetch(address as u64);
         self.with_stack(|stack| {
             self.record_alloc(stack, address as u64, size as u64, family, time)
         });
@@ -65,8 +58,9 @@ impl Call {
     #[inline]
     pub fn freed(&self, address: usize, family: Family) {
         self.start_recording();
-        self.recorder.region.live.prefetch(address as u64);
+        // Before the prefetch, for which the counter would wait.
         let time = tsc();
+        self.recorder.region.live.prefetch(address as u64);
         if self.recorder.sampling.is_on() {
             self.freed_if_recorded(address as u64, family, time);
         } else {
@@ -165,7 +159,14 @@ impl Call {
         self.stop_recording();
     }
 
-    fn record_alloc(&self, stack: &Stack<'_>, address: u64, size: u64, family: Family, time: u64) {
+    fn record_alloc(
+        &self,
+        stack: &mut Walk<'_>,
+        address: u64,
+        size: u64,
+        family: Family,
+        time: u64,
+    ) {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let thread = self.caller(family).to_bits();
@@ -197,7 +198,7 @@ impl Call {
 
     fn record_free(
         &self,
-        stack: &Stack<'_>,
+        stack: &mut Walk<'_>,
         address: u64,
         family: Family,
         time: u64,
@@ -239,16 +240,16 @@ impl Call {
 
     /// Saves a stack with a hold; one that the thread knows again only needs the hold.
     #[inline]
-    fn save(&self, stack: &Stack<'_>, hold: Hold) -> Option<Leased> {
+    fn save(&self, stack: &mut Walk<'_>, hold: Hold) -> Option<Leased> {
         let region = &self.recorder.region;
-        let noted = unwind::note_of(self.unwinder(), stack.path);
+        let noted = stack.note();
         if noted != 0
             && let Ok(held) = region.depot.hold(WeakHandle::from_bits(noted), hold)
         {
             return Some(held);
         }
-        let saved = counted(region, region.depot.save_held(stack.frames, hold))?;
-        unwind::set_note(self.unwinder(), stack.path, saved.weak.to_bits());
+        let saved = counted(region, region.depot.save_held(stack.frames(), hold))?;
+        stack.set_note(saved.weak.to_bits());
         Some(saved)
     }
 
@@ -319,37 +320,39 @@ impl Call {
     /// The stack of the hook's caller, in the thread's scratch memory if it has some.
     #[inline]
     #[allow(unsafe_code)] // uses the thread's own buffer
-    fn with_stack(&self, record: impl FnOnce(&Stack<'_>)) {
+    fn with_stack(&self, record: impl FnOnce(&mut Walk<'_>)) {
         // SAFETY: every caller is between start and stop of the recording, and calls this once.
         match unsafe { self.frame_buffer() } {
-            Some(buffer) => record(&self.capture(buffer)),
+            Some(buffer) => record(&mut self.capture(buffer)),
             None => self.with_stack_on_stack(record),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn with_stack_on_stack(&self, record: impl FnOnce(&Stack<'_>)) {
-        record(&self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
+    fn with_stack_on_stack(&self, record: impl FnOnce(&mut Walk<'_>)) {
+        record(&mut self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
     }
 
     #[inline]
-    fn capture<'b>(&self, buffer: &'b mut [u64]) -> Stack<'b> {
-        let counters = &self.recorder.region.counters;
+    fn capture<'b>(&self, buffer: &'b mut [u64]) -> Walk<'b> {
         let walk = unwind::capture(self.registers(), self.unwinder(), buffer);
-        match walk.end {
-            unwind::End::Complete => {}
-            unwind::End::LimitReached => counters.add(Counter::Truncated, self.shard(), 1),
-            unwind::End::Truncated(_) => counters.add(Counter::UnwindFailed, self.shard(), 1),
+        if walk.end != End::Complete {
+            self.count_incomplete(walk.end);
         }
-        let frames = buffer.get(..walk.frame_count).unwrap_or_default();
         if self.recorder.check_interval != 0 {
-            check::compare(self, frames, walk.end);
+            check::compare(self, walk.frames(), walk.end);
         }
-        Stack {
-            frames,
-            path: walk.path,
-        }
+        walk
+    }
+
+    #[cold]
+    fn count_incomplete(&self, end: End) {
+        let counter = match end {
+            End::LimitReached => Counter::Truncated,
+            _ => Counter::UnwindFailed,
+        };
+        self.recorder.region.counters.add(counter, self.shard(), 1);
     }
 }
 

@@ -1,46 +1,54 @@
 //! The verified-suffix memo: the thread's last stack and the stack words it was read from.
 //!
-//! Most of a stack is the same as at the thread's last event. Key type: [`Memo`], a chain of
-//! frame states, innermost first. A step depends on the frame's registers, on the module's
-//! tables (the epoch) and on the words that it reads; so from an equal state the same outer
-//! frames follow for as long as the words that they were read from are unchanged. The walk
-//! unwinds from the leaf until it [meets](Recall::meets) a state of the memo and
-//! [follows](Recall::follow) it outwards, checking the words as it copies; where one changed it
-//! unwinds again, until it meets another state.
+//! Most of a stack is the same as at the thread's last event. Key type: [`Memo`], a chain of frame
+//! states, innermost first. A step depends on the frame's registers, on the module's tables (the
+//! epoch) and on the words that it reads; so from an equal state the same outer frames follow for as
+//! long as the words that they were read from are unchanged. A walk (`recall.rs`) drafts the frames
+//! that it unwinds from the leaf until it [meets](Memo::is_at) a state of the memo, asks
+//! [how far](Memo::unchanged_until) the stack is unchanged from there, and at its end the draft takes
+//! the place of the states inwards of the one that was met.
 //!
-//! Most code has no frame pointer, and `bp` is a register like any other that no step looks at:
-//! it is compared, and the words that it was read from are checked, only in states from which it
-//! *matters*: a step further out starts from it before another reads it anew.
+//! Most code has no frame pointer, and `bp` is a register like any other that no step looks at: what
+//! it was matters only to the states with a [`Word`] for it.
 //!
-//! Only walks that stayed on one stack and did not fail are recorded. The outer end is not
-//! taken on trust unless a rule said so: a walk which stopped for want of tables is never copied
-//! as if it were whole.
+//! Only walks that stayed on one stack and did not fail are recorded. The outer end is not taken on
+//! trust unless a rule said so: a walk which stopped for want of tables is never taken for whole.
+//!
+//! INVARIANT U1: the stack pointers of a chain are multiples of 8 and grow outwards, so that the
+//! return addresses of some states lie within a stack if the first and the last of them do.
 
-use super::chain::{Chain, STATE_COUNT, State, Traits};
-use super::paths::{Path, Paths};
+#![allow(unsafe_code)] // promises U1 to `stack.rs`
+
+use super::paths::{Path, Paths, SEGMENT_FRAMES};
+use super::quick::QuickRules;
 use super::stack::KnownStack;
-use super::step::{Frame, Registers};
-use super::{End, Truncation};
+use super::words::{STATE_COUNT, Word, Words};
 
-/// Where the return address lies, from the stack pointer after the return.
-const IP_OFFSET: u64 = 8;
+/// Where the return address lies, below the stack pointer after the return.
+pub const IP_OFFSET: u64 = 8;
+const SEGMENT_COUNT: usize = STATE_COUNT / SEGMENT_FRAMES;
 
-/// A word, besides the return address, that a state was read from.
-#[derive(Clone, Copy, Debug)]
-struct Word {
-    address: u64,
-    value: u64,
-    /// The state's place in the chain.
-    state: usize,
+/// Return addresses and the stack pointers after the return, innermost first.
+#[derive(Debug)]
+struct Chain {
+    sps: [u64; STATE_COUNT],
+    ips: [u64; STATE_COUNT],
 }
 
-const NO_WORD: Word = Word {
-    address: 0,
-    value: 0,
-    state: 0,
-};
-/// A state has two at most, and few have any.
-const WORD_COUNT: usize = 2 * STATE_COUNT;
+impl Chain {
+    const EMPTY: Chain = Chain {
+        sps: [0; STATE_COUNT],
+        ips: [0; STATE_COUNT],
+    };
+}
+
+/// The frames that a walk went through and that are not in the memo.
+#[derive(Debug)]
+pub struct Draft {
+    chain: Chain,
+    /// Innermost first.
+    pub words: Words,
+}
 
 /// The last recorded stack of a thread. All zeros is a valid, empty memo.
 #[derive(Debug)]
@@ -51,10 +59,80 @@ pub struct Memo {
     /// How many states are recorded; they lie at the end, the outermost being the last.
     count: usize,
     states: Chain,
-    /// Those of the outermost states first.
-    words: [Word; WORD_COUNT],
-    /// What the walk under way went through before it reached states of the memo for good.
-    draft: Chain,
+    /// Outermost first.
+    words: Words,
+    /// The root of the paths that `numbers` are of.
+    root: u64,
+    /// How many whole segments, from the outermost one, have their number.
+    numbered_count: usize,
+    /// For each segment of the states the number of the path that ends there.
+    numbers: [u64; SEGMENT_COUNT],
+    /// Rules of the epoch.
+    pub rules: QuickRules,
+    /// Of the walk under way.
+    pub draft: Draft,
+}
+
+/// Where the `bp` of a frame is.
+#[derive(Clone, Copy, Debug)]
+pub struct Bp {
+    /// Its address; 0: still in the register.
+    pub at: u64,
+    /// What the register was.
+    pub register: u64,
+    /// Of the draft, the place of the state to which the step led that read it.
+    pub saver: usize,
+}
+
+impl Bp {
+    /// Of the innermost frame.
+    #[inline(always)]
+    pub fn of_register(register: u64) -> Bp {
+        Bp {
+            at: 0,
+            register,
+            saver: 0,
+        }
+    }
+
+    /// What it is; `None` where it cannot be read.
+    #[inline]
+    pub fn read(self, stack: KnownStack) -> Option<u64> {
+        match self.at {
+            0 => Some(self.register),
+            at => stack.read(at),
+        }
+    }
+}
+
+impl Draft {
+    /// Notes a frame, the one outwards of those at lower places; `false`: there is no room. `sp` is
+    /// as U1 wants it.
+    #[inline(always)]
+    pub fn set(&mut self, place: usize, ip: u64, sp: u64) -> bool {
+        let Chain { sps, ips } = &mut self.chain;
+        let (Some(sp_place), Some(ip_place)) = (sps.get_mut(place), ips.get_mut(place)) else {
+            return false;
+        };
+        (*ip_place, *sp_place) = (ip, sp);
+        true
+    }
+
+    /// The steps from the frame at `first` to the last one before `end`, the outermost step first: the
+    /// place that it led to, the return address that it started from, the stack pointer that it led to.
+    pub fn steps_between(
+        &self,
+        first: usize,
+        end: usize,
+    ) -> impl Iterator<Item = (usize, u64, u64)> {
+        let Chain { sps, ips } = &self.chain;
+        let outer = sps.iter().enumerate().take(end).skip(first + 1);
+        let inner = ips.iter().take(end.saturating_sub(1)).skip(first);
+        outer
+            .zip(inner)
+            .rev()
+            .map(|((place, sp), ip)| (place, *ip, *sp))
+    }
 }
 
 impl Memo {
@@ -64,381 +142,243 @@ impl Memo {
         is_whole: false,
         count: 0,
         states: Chain::EMPTY,
-        words: [NO_WORD; WORD_COUNT],
-        draft: Chain::EMPTY,
+        words: Words::EMPTY,
+        root: 0,
+        numbered_count: 0,
+        numbers: [0; SEGMENT_COUNT],
+        rules: QuickRules::EMPTY,
+        draft: Draft {
+            chain: Chain::EMPTY,
+            words: Words::EMPTY,
+        },
     };
 
     /// Forgets the recorded stack.
     pub fn clear(&mut self) {
         self.count = 0;
         self.is_whole = false;
+        self.numbered_count = 0;
+        self.words.clear();
     }
-}
 
-/// How far the memo led.
-#[derive(Clone, Copy, Debug)]
-pub enum Followed {
-    /// To the outermost frame.
-    ToTheEnd,
-    /// To this frame, whose caller must be unwound.
-    UpTo(Registers),
-    /// To the end of the buffer.
-    OutOfRoom,
-}
+    /// Begins a walk under `epoch`: answers the first state that can be met.
+    #[inline(always)]
+    pub fn begin(&mut self, epoch: u32) -> usize {
+        if self.epoch != epoch {
+            self.clear();
+            self.rules.clear();
+            self.epoch = epoch;
+        }
+        self.draft.words.clear();
+        self.first()
+    }
 
-/// What became of a walk with a memo.
-#[derive(Clone, Copy, Debug)]
-pub struct Finished {
-    /// Whether its stack is the recorded one now.
-    pub is_recorded: bool,
-    /// How many outermost frames it shares with the one recorded before.
-    pub shared_count: usize,
-    /// What its thread knows the stack by.
-    pub path: Path,
-}
+    /// The place of the innermost state.
+    #[inline(always)]
+    fn first(&self) -> usize {
+        STATE_COUNT - self.count
+    }
 
-impl Finished {
-    /// Without a memo.
-    pub const UNRECORDED: Finished = Finished {
-        is_recorded: false,
-        shared_count: 0,
-        path: Path::NONE,
-    };
-}
-
-/// The use of a memo in one walk: to recall old states, and to record new ones.
-#[derive(Debug)]
-pub struct Recall<'m> {
-    memo: &'m mut Memo,
-    /// Where the thread knows its stacks by; not every thread has one.
-    paths: Option<&'m mut Paths>,
-    /// The first state that can still be met.
-    candidate: usize,
-    /// States in the draft.
-    drafted: usize,
-    /// The first state, if any, from which on the walk followed the memo to its own end.
-    kept_from: usize,
-    /// Whether the walk was cut while it followed the memo.
-    is_cut: bool,
-    is_recording: bool,
-}
-
-impl<'m> Recall<'m> {
-    /// For a walk under `epoch`.
+    /// The return addresses of the recorded stack, innermost first.
     #[inline]
-    pub fn new(memo: &'m mut Memo, mut paths: Option<&'m mut Paths>, epoch: u32) -> Recall<'m> {
-        if memo.epoch != epoch {
-            memo.clear();
-            memo.epoch = epoch;
-        }
-        if let Some(paths) = &mut paths {
-            paths.enter_epoch(epoch);
-        }
-        Recall {
-            candidate: STATE_COUNT - memo.count,
-            memo,
-            paths,
-            drafted: 0,
-            kept_from: STATE_COUNT,
-            is_cut: false,
-            is_recording: true,
-        }
+    pub fn frames(&self) -> &[u64] {
+        self.states.ips.get(self.first()..).unwrap_or_default()
     }
 
-    /// Whether the memo has a state like `frame`; then it can be followed from there.
+    /// The first state from `candidate` on that is not inwards of a stack pointer.
     #[inline(always)]
-    pub fn meets(&mut self, frame: &Registers) -> bool {
-        let states = &self.memo.states;
-        while self.candidate < STATE_COUNT {
-            let state = states.get(self.candidate);
-            if state.sp >= frame.sp {
-                return state.sp == frame.sp
-                    && state.ip == frame.ip
-                    && (state.bp == frame.bp || !state.traits.has(Traits::BP_MATTERS));
-            }
-            self.candidate += 1;
+    pub fn skip_until(&self, candidate: usize, sp: u64) -> usize {
+        let mut candidate = candidate;
+        while self
+            .states
+            .sps
+            .get(candidate)
+            .is_some_and(|state| *state < sp)
+        {
+            candidate += 1;
         }
-        false
+        candidate
     }
 
-    /// After `meets` with that frame: copies return addresses to `out` from that state outwards,
-    /// until the memo ends, a word changed, or the buffer is full; adds to `frame_count` how many.
+    /// Whether a frame has the return address and stack pointer of a state.
     #[inline(always)]
-    pub fn follow(
-        &mut self,
-        frame: Frame,
-        stack: KnownStack,
-        out: &mut [u64],
-        frame_count: &mut usize,
-    ) -> Followed {
-        let met = self.candidate;
-        self.memo.reach(met, &frame);
-        let followed = self.memo.copy_unchanged(met, stack, out);
-        *frame_count += followed;
-        let end = met + followed;
-        if end == STATE_COUNT && self.memo.is_whole {
-            self.kept_from = met;
-            return Followed::ToTheEnd;
-        }
-        if followed == out.len() {
-            // What was not looked at stays: it will be before it is used.
-            self.kept_from = met;
-            self.is_cut = true;
-            return Followed::OutOfRoom;
-        }
-        self.memo.refresh(met, end, stack);
-        self.draft_old(met, followed);
-        // The state whose words changed may still be met: its outer ones may be good.
-        self.candidate = end;
-        Followed::UpTo(self.memo.registers(end - 1))
+    pub fn is_at(&self, state: usize, ip: u64, sp: u64) -> bool {
+        let Chain { sps, ips } = &self.states;
+        sps.get(state) == Some(&sp) && ips.get(state) == Some(&ip)
     }
 
-    /// Adds a frame that was unwound, the next one outward.
-    #[inline(always)]
-    pub fn add(&mut self, frame: &Frame) {
-        let Some(state) = self.memo.draft.get_mut(self.drafted) else {
-            self.is_recording = false;
-            return;
-        };
-        state.ip = frame.registers.ip;
-        state.sp = frame.registers.sp;
-        state.bp = frame.registers.bp;
-        state.bp_at = frame.bp_at;
-        state.cfa_at = frame.cfa_at;
-        state.traits = Traits::NONE.with(Traits::USES_BP);
-        self.drafted += 1;
-    }
-
-    /// Says of the frame that the walk is in that the step out of it does not start from `bp`, as
-    /// it is taken to unless told.
-    #[inline(always)]
-    pub fn leave(&mut self, uses_bp: bool) {
-        let last = self.drafted.wrapping_sub(1);
-        if !uses_bp && let Some(state) = self.memo.draft.get_mut(last) {
-            state.traits = state.traits.without(Traits::USES_BP);
-        }
-    }
-
-    /// Gives up recording.
-    #[cold]
-    pub fn stop_recording(&mut self) {
-        self.is_recording = false;
-    }
-
-    /// Old states that the walk went through, but beyond which it must unwind again.
-    #[cold]
-    fn draft_old(&mut self, first: usize, count: usize) {
-        let Memo { states, draft, .. } = &mut *self.memo;
-        for old in states.from(first).iter().take(count) {
-            let Some(place) = draft.get_mut(self.drafted) else {
-                self.is_recording = false;
-                return;
-            };
-            *place = *old;
-            self.drafted += 1;
-        }
-    }
-
-    /// Makes the stack of this walk the recorded one, unless the walk failed.
-    #[inline]
-    pub fn finish(&mut self, end: End, is_by_rule: bool) -> Finished {
-        let kept_count = STATE_COUNT - self.kept_from;
-        let shared_count = match self.memo.is_whole && !self.is_cut {
-            true => kept_count,
-            false => 0,
-        };
-        let is_failed = matches!(
-            end,
-            End::Truncated(Truncation::BadStack | Truncation::Closing)
-        );
-        if !self.is_recording || is_failed {
-            // A state may have been reached from elsewhere: only its outer ones are as recorded.
-            self.memo.count = self.memo.count.min(kept_count);
-            return Finished {
-                shared_count,
-                ..Finished::UNRECORDED
-            };
-        }
-        if self.drafted > self.kept_from {
-            // No room: recursion beyond the limit. The next walk starts anew.
-            self.memo.clear();
-            return Finished {
-                shared_count,
-                ..Finished::UNRECORDED
-            };
-        }
-        self.memo.is_whole = is_by_rule || (kept_count != 0 && self.memo.is_whole);
-        let path = match self.paths.as_deref_mut() {
-            Some(paths) if end != End::LimitReached => {
-                let root = paths.root();
-                let step = |outer, ip| paths.step(outer, ip);
-                self.memo.record(self.kept_from, self.drafted, root, step)
-            }
-            _ => self
-                .memo
-                .record(self.kept_from, self.drafted, 0, |_, _| Path::NONE),
-        };
-        Finished {
-            is_recorded: true,
-            shared_count,
-            path,
-        }
-    }
-}
-
-impl Memo {
-    fn registers(&self, at: usize) -> Registers {
-        let State { ip, sp, bp, .. } = *self.states.get(at);
-        Registers { ip, sp, bp }
-    }
-
-    /// Notes how a state was reached this time: not from where it was before.
-    #[inline(always)]
-    fn reach(&mut self, met: usize, frame: &Frame) {
-        if let Some(state) = self.states.get_mut(met) {
-            state.bp = frame.registers.bp;
-            state.bp_at = frame.bp_at;
-            state.cfa_at = frame.cfa_at;
-        }
-    }
-
-    /// Reads each `bp` from `met`, which was reached, up to `end` again: where it did not
-    /// matter, it may have changed, and what comes outwards now may start from it.
-    #[cold]
-    fn refresh(&mut self, met: usize, end: usize, stack: KnownStack) {
-        let mut bp = self.states.get(met).bp;
-        for at in met + 1..end {
-            let Some(state) = self.states.get_mut(at) else {
-                return;
-            };
-            if state.bp_at != 0 {
-                bp = stack.read(state.bp_at).unwrap_or(bp);
-            }
-            state.bp = bp;
-        }
-    }
-
-    /// Copies the return addresses of a state that is on the stack, and of the ones outwards from
-    /// it whose words are unchanged; answers how many.
+    /// From a frame like the state `met`: the first state outwards of it that may not be on the stack.
+    /// `None` where the frame is another one, because its `bp` is.
     #[inline(never)]
-    fn copy_unchanged(&self, met: usize, stack: KnownStack, out: &mut [u64]) -> usize {
-        let mut unchanged = 0;
-        for (state, place) in self.states.from(met).iter().zip(out) {
-            // The first one is on the stack as it is.
-            let ip_at = state.sp.wrapping_sub(IP_OFFSET);
-            if unchanged != 0 && stack.read(ip_at) != Some(state.ip) {
-                break;
-            }
-            *place = state.ip;
-            unchanged += 1;
+    pub fn unchanged_until(&self, met: usize, bp: Bp, stack: KnownStack) -> Option<usize> {
+        let Chain { sps, ips } = &self.states;
+        let (Some(sps), Some(ips)) = (sps.get(met + 1..), ips.get(met + 1..)) else {
+            return Some(met + 1);
+        };
+        // SAFETY: U1.
+        let end = met + 1 + unsafe { stack.count_equal_below(sps, ips) };
+        if self.words.is_empty() {
+            return Some(end);
         }
-        match self.innermost_changed(met, unchanged, stack) {
-            Some(changed) => changed - met,
-            None => unchanged,
-        }
+        let words_end = self.words_unchanged_until(met, bp, stack)?;
+        Some(end.min(words_end))
     }
 
-    /// The first state outwards of `met`, of so many, of which another word changed.
-    #[inline]
-    fn innermost_changed(&self, met: usize, count: usize, stack: KnownStack) -> Option<usize> {
-        // How `met` itself was reached is another matter.
-        let outer = self.states.get(met + 1).traits;
-        let words = self.words.get(..outer.word_count())?;
-        let changed = |word: &&Word| stack.read(word.address) != Some(word.value);
-        let first = words.iter().rev().find(changed)?;
-        (first.state - met < count).then_some(first.state)
-    }
-
-    /// Puts the draft in front of the states from `kept_from` on. Answers the path of the whole
-    /// stack, to which `step` leads from `root`.
     #[inline(always)]
-    fn record(
-        &mut self,
-        kept_from: usize,
-        drafted: usize,
-        root: u64,
-        mut step: impl FnMut(u64, u64) -> Path,
-    ) -> Path {
-        // What the state outwards of the one looked at says: how many words there are so far, ...
-        let mut word_count = self.states.get(kept_from + 1).traits.word_count();
-        // ... whether it has its `bp` from here, and needs it, and what path leads to it.
-        let mut is_needed = !self.is_whole;
-        let mut path = Path::NONE;
-        let mut outer = root;
-        if kept_from < STATE_COUNT {
-            let beyond = self
-                .states
-                .from(kept_from + 1)
-                .first()
-                .map(|state| state.path);
-            let Some(kept) = self.states.get_mut(kept_from) else {
-                return Path::NONE;
-            };
-            if drafted == 0 {
-                // For its entry, which may have been overwritten.
-                path = step(beyond.unwrap_or(root), kept.ip);
-                kept.path = path.number();
+    fn words_unchanged_until(&self, met: usize, bp: Bp, stack: KnownStack) -> Option<usize> {
+        let mut end = STATE_COUNT;
+        for word in self.words.from(met) {
+            if word.saver <= met {
+                // Read inwards of the state, or in the register.
+                if bp.read(stack) != Some(word.value) {
+                    return None;
+                }
+            } else if stack.read(word.address) != Some(word.value) {
+                end = word.user + 1;
             }
-            outer = kept.path;
-            is_needed = kept.traits.has(Traits::BP_MATTERS) && kept.bp_at == 0;
-            word_count = note_words(kept, kept_from, &mut self.words, word_count);
         }
-        for (at, inner) in (0..drafted).rev().zip((0..kept_from).rev()) {
-            let new = self.draft.get(at);
-            let Some(state) = self.states.get_mut(inner) else {
-                return Path::NONE;
-            };
-            path = step(outer, new.ip);
-            outer = path.number();
-            state.ip = new.ip;
-            state.sp = new.sp;
-            state.bp = new.bp;
-            state.bp_at = new.bp_at;
-            state.cfa_at = new.cfa_at;
-            state.path = outer;
-            let does_bp_matter = is_needed || new.traits.has(Traits::USES_BP);
-            let uses_bp = match new.traits.has(Traits::USES_BP) {
-                true => Traits::NONE.with(Traits::USES_BP),
-                false => Traits::NONE,
-            };
-            state.traits = match does_bp_matter {
-                true => uses_bp.with(Traits::BP_MATTERS),
-                false => uses_bp,
-            };
-            is_needed = does_bp_matter && new.bp_at == 0;
-            word_count = note_words(state, inner, &mut self.words, word_count);
-        }
-        self.count = STATE_COUNT - (kept_from - drafted);
-        path
+        Some(end)
     }
-}
 
-/// Notes the words of a state, the `at`-th, behind the first `word_count`; answers how many there
-/// are then.
-#[inline(always)]
-fn note_words(
-    state: &mut State,
-    at: usize,
-    words: &mut [Word; WORD_COUNT],
-    word_count: usize,
-) -> usize {
-    let mut word_count = word_count;
-    let mut note = |address: u64, value: u64| {
-        if let Some(word) = words.get_mut(word_count) {
-            *word = Word {
-                address,
-                value,
-                state: at,
+    /// Whether the walk is at its end when the states up to there are unchanged.
+    #[inline(always)]
+    pub fn ends_at(&self, end: usize) -> bool {
+        end == STATE_COUNT && self.is_whole
+    }
+
+    /// Takes over the states from `met`, reached with `bp`, until `end` into the draft, which has
+    /// `drafted` frames; answers how many it has then, and return address and stack pointer of the
+    /// last one. `None`: there is no room.
+    pub fn draft_old(
+        &mut self,
+        met: usize,
+        end: usize,
+        drafted: usize,
+        bp: Bp,
+    ) -> Option<(usize, u64, u64)> {
+        let Memo {
+            states,
+            words,
+            draft,
+            ..
+        } = self;
+        let shift = |place: usize| place - met + drafted;
+        // The last one's step is taken anew.
+        for word in words.from(met).iter().rev() {
+            let moved = match word.saver > met {
+                _ if word.user + 1 >= end => break,
+                true => Word {
+                    user: shift(word.user),
+                    saver: shift(word.saver),
+                    ..*word
+                },
+                false => Word {
+                    address: bp.at,
+                    user: shift(word.user),
+                    saver: bp.saver,
+                    ..*word
+                },
             };
-            word_count += 1;
+            if !draft.words.push(moved) {
+                return None;
+            }
         }
-    };
-    if state.cfa_at != 0 {
-        note(state.cfa_at, state.sp);
+        let old = states
+            .ips
+            .get(met..end)?
+            .iter()
+            .zip(states.sps.get(met..end)?);
+        let mut last = None;
+        for (place, (ip, sp)) in (drafted..).zip(old) {
+            if !draft.set(place, *ip, *sp) {
+                return None;
+            }
+            last = Some((place + 1, *ip, *sp));
+        }
+        last
     }
-    if state.bp_at != 0 && state.traits.has(Traits::BP_MATTERS) {
-        note(state.bp_at, state.bp);
+
+    /// Makes the stack of this walk the recorded one: so many drafted frames, outwards of them the
+    /// states from `kept_from` on, reached with `bp`. `false`: there is no room (recursion beyond the limit), nothing is recorded.
+    #[inline(always)]
+    pub fn record(&mut self, kept_from: usize, drafted: usize, bp: Bp, is_whole: bool) -> bool {
+        let Some(first) = kept_from.checked_sub(drafted) else {
+            return false;
+        };
+        let Memo { states, draft, .. } = &mut *self;
+        for (old, new) in [
+            (&mut states.sps, &draft.chain.sps),
+            (&mut states.ips, &draft.chain.ips),
+        ] {
+            let places = old.get_mut(first..kept_from).unwrap_or_default();
+            for (place, word) in places.iter_mut().zip(new) {
+                *place = *word;
+            }
+        }
+        self.count = STATE_COUNT - first;
+        self.is_whole = is_whole;
+        let whole_count = (STATE_COUNT - kept_from) / SEGMENT_FRAMES;
+        self.numbered_count = self.numbered_count.min(whole_count);
+        (self.words.is_empty() && self.draft.words.is_empty()) || {
+            self.record_words(first, kept_from, bp)
+        }
     }
-    state.traits = state.traits.with_words(word_count);
-    word_count
+
+    #[inline(never)]
+    fn record_words(&mut self, first: usize, kept_from: usize, bp: Bp) -> bool {
+        let place_of = |drafted: usize, address: u64| match address {
+            0 => 0,
+            _ => first + drafted,
+        };
+        for word in self.words.keep_from(kept_from) {
+            if word.saver <= kept_from {
+                word.address = bp.at;
+                word.saver = place_of(bp.saver, bp.at);
+            }
+        }
+        let Memo { words, draft, .. } = self;
+        draft.words.all().iter().rev().all(|word| {
+            words.push(Word {
+                user: first + word.user,
+                saver: place_of(word.saver, word.address),
+                ..*word
+            })
+        })
+    }
+
+    /// The path of the recorded stack.
+    #[inline(never)]
+    pub fn path(&mut self, paths: &mut Paths) -> Path {
+        if self.root != paths.root() {
+            self.root = paths.root();
+            self.numbered_count = 0;
+        }
+        let first = self.first();
+        let leaf = first / SEGMENT_FRAMES;
+        let (segments, _) = self.states.ips.as_chunks::<SEGMENT_FRAMES>();
+        // The innermost segment is looked up anew: its entry may have been overwritten.
+        self.numbered_count = self
+            .numbered_count
+            .min(SEGMENT_COUNT - 1 - leaf.min(SEGMENT_COUNT - 1));
+        let mut next = SEGMENT_COUNT - self.numbered_count;
+        let mut outer = self.numbers.get(next).copied().unwrap_or(self.root);
+        while next > leaf + 1
+            && let Some(segment) = segments.get(next - 1)
+            && let Some(number) = self.numbers.get_mut(next - 1)
+        {
+            outer = paths.step(outer, segment, SEGMENT_FRAMES).number();
+            *number = outer;
+            next -= 1;
+        }
+        self.numbered_count = SEGMENT_COUNT - next;
+        let Some(segment) = segments.get(leaf) else {
+            return Path::NONE;
+        };
+        let skipped = first % SEGMENT_FRAMES;
+        let mut segment = *segment;
+        for (at, ip) in segment.iter_mut().enumerate() {
+            *ip = if at < skipped { 0 } else { *ip };
+        }
+        paths.step(outer, &segment, SEGMENT_FRAMES - skipped)
+    }
 }

@@ -4,15 +4,14 @@
 //! may interrupt itself in a signal handler. A step takes its rule from a cache shared by all
 //! threads; a miss reads the module's call-frame information, found without the loader's lock.
 //!
-//! Files, lower to higher: `rule` (a step in one word), `cache`, `stack` (safe reads),
+//! Files, lower to higher: `rule` (a step in one word), `cache` and `quick` (known rules), `stack` (safe reads),
 //! `expression`, `elf`, `modules` (what is loaded), `table` (tables to rules), `known` (reports of
-//! modules), `gate` (against `dlclose`), `step`, `paths`, `chain` and `memo` (the
-//! last stack), `threads` (what a thread remembers), then this file.
+//! modules), `gate` (against `dlclose`), `step`, `paths`, `words` and `memo` (the last stack),
+//! `recall` (a walk with it), `threads` (what a thread remembers), then this file.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 pub mod cache;
-mod chain;
 mod elf;
 mod expression;
 pub mod gate;
@@ -20,21 +19,26 @@ pub mod known;
 mod memo;
 mod modules;
 pub mod paths;
+mod quick;
+mod recall;
 pub mod rule;
 pub mod stack;
 mod step;
 mod table;
 pub mod threads;
+mod words;
 
 pub use known::{Module, Sink};
 pub use stack::forget_all as forget_stacks;
 pub use step::Registers;
 pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
-use memo::{Finished, Followed, Recall};
+use memo::Memo;
 use paths::Path;
+use recall::{Recalled, recall};
 use stack::{StackRange, StackReader};
-use step::{Frame, Step, Stepper};
+use step::{Frame, Stepper};
+use threads::Entered;
 
 /// Frames per stack unless configured otherwise.
 pub const FRAME_LIMIT: usize = 256;
@@ -63,21 +67,56 @@ pub enum End {
     Truncated(Truncation),
 }
 
-/// What [`capture`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Walk {
-    /// Frames written, innermost first.
-    pub frame_count: usize,
+/// What [`capture`] found. While it lives its thread's memory is in use: a signal handler that
+/// interrupts it unwinds without.
+#[derive(Debug)]
+pub struct Walk<'b> {
+    entered: Option<Entered>,
+    /// The frames, where the memo does not have them.
+    unwound: Option<&'b [u64]>,
+    /// Most frames that were asked for.
+    room: usize,
     /// How the walk ended.
     pub end: End,
-    /// Frames copied from the thread's memo instead of unwound.
+    /// Frames that were not unwound, because the thread's memo had them.
     pub reused_count: usize,
-    /// Outer frames that are the same as in the last recorded stack of this thread.
-    pub shared_suffix_count: usize,
-    /// Whether this stack is now the thread's last recorded one.
-    pub is_recorded: bool,
-    /// What the thread knows this very stack by.
-    pub path: Path,
+    path: Path,
+}
+
+impl Walk<'_> {
+    /// Return addresses as they lie on the stack, innermost frame first.
+    #[inline]
+    pub fn frames(&self) -> &[u64] {
+        if let Some(frames) = self.unwound {
+            return frames;
+        }
+        let entered = self.entered.as_ref();
+        let memo = entered.and_then(|entered| entered.memo.as_deref());
+        let frames = memo.map_or(&[][..], Memo::frames);
+        frames.get(..self.room).unwrap_or(frames)
+    }
+
+    /// What the thread's owner noted about this very stack; 0 for nothing.
+    #[inline]
+    pub fn note(&self) -> u64 {
+        match &self.entered {
+            Some(Entered {
+                paths: Some(paths), ..
+            }) => paths.note(self.path),
+            _ => 0,
+        }
+    }
+
+    /// Notes something about this stack, to be found when the thread has it again.
+    #[inline]
+    pub fn set_note(&mut self, note: u64) {
+        if let Some(Entered {
+            paths: Some(paths), ..
+        }) = &mut self.entered
+        {
+            paths.set_note(self.path, note);
+        }
+    }
 }
 
 static IS_READY: AtomicBool = AtomicBool::new(false);
@@ -136,50 +175,90 @@ pub fn fork_child(kept: Option<ThreadSlot>) {
     gate::raise_epoch();
 }
 
-/// Takes the stack that starts at `registers` (the hook's caller) into `out`, innermost
-/// frame first; values are return addresses as they lie on the stack.
+/// Takes the stack that starts at `registers` (the hook's caller), as many frames of it as `out` has
+/// room for.
 ///
-/// Wait-free: at most `out.len()` steps and copies, no lock, no allocation. Registers may be
-/// garbage: then the walk ends early. `thread` is the calling thread's own slot.
-pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]) -> Walk {
+/// Wait-free: at most so many steps and looks, no lock, no allocation. Registers may be garbage: then
+/// the walk ends early. `thread` is the calling thread's own slot.
+#[inline]
+pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]) -> Walk<'_> {
     let epoch = gate::epoch();
-    let Some(mut entered) = thread.and_then(threads::enter) else {
-        let main = StackRange::of_main(registers.sp).unwrap_or(StackRange::EMPTY);
-        return Walker::new(StackReader::new(main), registers, epoch).walk(out);
-    };
     let main = StackRange::of_main(registers.sp);
-    let known = main.unwrap_or_else(|| entered.memory.known_range(registers.sp));
-    let mut walker = Walker::new(StackReader::new(known), registers, epoch);
-    let paths = entered.paths.as_deref_mut();
-    let walk = match entered.memo.as_deref_mut() {
-        Some(memo) => walker.walk_with(&mut Recall::new(memo, paths, epoch), registers, out),
-        None => walker.walk(out),
+    let Some(mut entered) = thread.and_then(threads::enter) else {
+        return unwind(
+            main.unwrap_or(StackRange::EMPTY),
+            registers,
+            epoch,
+            out,
+            None,
+        );
     };
-    if walker.stepper.is_straight() {
-        entered
-            .memory
-            .keep_range(known, walker.stepper.stack.range());
+    let known = main.unwrap_or_else(|| entered.memory.known_range(registers.sp));
+    let mut stepper = Stepper::new(StackReader::new(known), epoch);
+    let recalled = match entered.memo.as_deref_mut() {
+        Some(memo) => recall(memo, &mut stepper, &registers, epoch, out.len()),
+        None => None,
+    };
+    let Some(Recalled { end, reused_count }) = recalled else {
+        return unwind(known, registers, epoch, out, Some(entered));
+    };
+    entered.memory.keep_range(known, stepper.stack.range());
+    let path = match (&mut entered.memo, &mut entered.paths) {
+        (Some(memo), Some(paths)) if end != End::LimitReached => {
+            paths.enter_epoch(epoch);
+            memo.path(paths)
+        }
+        _ => Path::NONE,
+    };
+    Walk {
+        entered: Some(entered),
+        unwound: None,
+        room: out.len(),
+        end,
+        reused_count,
+        path,
     }
-    walk
 }
 
-/// What the thread's owner noted about a stack; 0 for nothing.
-#[inline]
-pub fn note_of(thread: Option<ThreadSlot>, path: Path) -> u64 {
-    let entered = thread.and_then(threads::enter);
-    entered.map_or(0, |mut entered| match entered.paths.as_deref_mut() {
-        Some(paths) => paths.note(path),
-        None => 0,
-    })
-}
-
-/// Notes something about a stack, to be found when this thread has it again.
-#[inline]
-pub fn set_note(thread: Option<ThreadSlot>, path: Path, note: u64) {
-    if let Some(mut entered) = thread.and_then(threads::enter)
-        && let Some(paths) = entered.paths.as_deref_mut()
-    {
-        paths.set_note(path, note);
+/// Walks until the end, the limit, or a frame that cannot be left, without a memo.
+#[inline(never)]
+fn unwind(
+    known: StackRange,
+    registers: Registers,
+    epoch: u32,
+    out: &mut [u64],
+    mut entered: Option<Entered>,
+) -> Walk<'_> {
+    if let Some(memo) = entered.as_mut().and_then(|entered| entered.memo.as_mut()) {
+        memo.clear();
+    }
+    let mut stepper = Stepper::new(StackReader::new(known), epoch);
+    let mut frame = Frame {
+        registers,
+        bp_at: 0,
+        cfa_at: 0,
+    };
+    let mut frame_count = 0;
+    let end = loop {
+        let Some(place) = out.get_mut(frame_count) else {
+            break End::LimitReached;
+        };
+        *place = frame.registers.ip;
+        frame_count += 1;
+        if let Some(end) = stepper.step(&mut frame).end() {
+            break end;
+        }
+    };
+    if let Some(entered) = entered.as_mut().filter(|_| stepper.is_straight()) {
+        entered.memory.keep_range(known, stepper.stack.range());
+    }
+    Walk {
+        entered,
+        room: out.len(),
+        unwound: out.get(..frame_count),
+        end,
+        reused_count: 0,
+        path: Path::NONE,
     }
 }
 
@@ -189,129 +268,5 @@ pub fn forget_notes(thread: ThreadSlot) {
         && let Some(paths) = entered.paths.as_deref_mut()
     {
         paths.clear();
-    }
-}
-
-/// A walk under way.
-struct Walker {
-    stepper: Stepper,
-    frame: Frame,
-    epoch: u32,
-    frame_count: usize,
-    reused_count: usize,
-}
-
-impl Walker {
-    #[inline]
-    fn new(stack: StackReader, registers: Registers, epoch: u32) -> Walker {
-        Walker {
-            stepper: Stepper::new(stack, epoch),
-            frame: Frame {
-                registers,
-                bp_at: 0,
-                cfa_at: 0,
-            },
-            epoch,
-            frame_count: 0,
-            reused_count: 0,
-        }
-    }
-
-    /// Walks until the end, the limit, or a frame that cannot be left.
-    #[inline(never)]
-    fn walk(&mut self, out: &mut [u64]) -> Walk {
-        let end = loop {
-            let Some(place) = out.get_mut(self.frame_count) else {
-                break End::LimitReached;
-            };
-            *place = self.frame.registers.ip;
-            self.frame_count += 1;
-            if let Some(end) = self.stepper.step(&mut self.frame).end() {
-                break end;
-            }
-        };
-        self.ended(end, Finished::UNRECORDED)
-    }
-
-    /// The same with a memo, for as long as the walk stays on its first stack.
-    #[inline(always)]
-    fn walk_with(
-        &mut self,
-        recall: &mut Recall<'_>,
-        registers: Registers,
-        out: &mut [u64],
-    ) -> Walk {
-        // In registers, while nothing but plain rules is met; `self` has it where it is needed.
-        let mut frame = Frame {
-            registers,
-            bp_at: 0,
-            cfa_at: 0,
-        };
-        let mut stack = self.stepper.stack.known();
-        let (end, is_by_rule) = loop {
-            let Some(rest) = out
-                .get_mut(self.frame_count..)
-                .filter(|rest| !rest.is_empty())
-            else {
-                break (End::LimitReached, false);
-            };
-            if recall.meets(&frame.registers) {
-                let before = self.frame_count;
-                let followed = recall.follow(frame, stack, rest, &mut self.frame_count);
-                self.reused_count += self.frame_count - before;
-                match followed {
-                    Followed::ToTheEnd => break (End::Complete, true),
-                    Followed::OutOfRoom => break (End::LimitReached, false),
-                    Followed::UpTo(registers) => frame.registers = registers,
-                }
-            } else {
-                if let Some(place) = rest.first_mut() {
-                    *place = frame.registers.ip;
-                }
-                self.frame_count += 1;
-                recall.add(&frame);
-            }
-            if let Some((caller, rule)) = step::plain(&frame.registers, self.epoch, stack) {
-                recall.leave(rule.is_base_bp());
-                frame = caller;
-                continue;
-            }
-            self.frame = frame;
-            let step = self.stepper.step(&mut self.frame);
-            if let Some(end) = step.end() {
-                break (end, matches!(step, Step::End));
-            }
-            if !self.stepper.is_straight() {
-                let walk = self.walk(out);
-                recall.stop_recording();
-                return self.ended(walk.end, recall.finish(walk.end, false));
-            }
-            frame = self.frame;
-            stack = self.stepper.stack.known();
-        };
-        self.ended(end, recall.finish(end, is_by_rule))
-    }
-
-    fn ended(&self, end: End, finished: Finished) -> Walk {
-        Walk {
-            frame_count: self.frame_count,
-            end,
-            reused_count: self.reused_count,
-            shared_suffix_count: finished.shared_count,
-            is_recorded: finished.is_recorded,
-            path: finished.path,
-        }
-    }
-}
-
-impl Step {
-    /// The end of the walk, if this step was none.
-    #[inline]
-    fn end(self) -> Option<End> {
-        match self {
-            Step::Caller => None,
-            Step::End | Step::NoReturn => Some(End::Complete),
-            Step::Failed(truncation) => Some(End::Truncated(truncation)),
-        }
     }
 }

@@ -5,8 +5,6 @@
 //! pointer was saved. [`Rule`] says that as a value, [`Rule::pack`] as the word which the
 //! shared cache stores. What does not fit the word is [`Rule::Unsupported`].
 
-use core::hint::select_unpredictable;
-
 /// Where the CFA, the caller's stack pointer, comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cfa {
@@ -93,11 +91,10 @@ impl Plain {
         (word & PLAIN != 0).then_some(Plain(word))
     }
 
-    /// The caller's stack pointer.
+    /// How far the caller's stack pointer lies above what it is counted from, in bytes.
     #[inline]
-    pub fn cfa(self, sp: u64, bp: u64) -> u64 {
-        let base = select_unpredictable(self.is_base_bp(), bp, sp);
-        base.wrapping_add_signed(i64::from((self.0 >> CFA_SHIFT) as i32))
+    pub fn cfa_offset(self) -> i64 {
+        i64::from((self.0 >> CFA_SHIFT) as i32)
     }
 
     /// Whether the CFA is counted from `bp`.
@@ -150,9 +147,17 @@ impl Rule {
             SavedBp::Unchanged => 0,
             _ => PLAIN_BP_IS_SAVED,
         };
+        // Of a plain frame the place of `bp` lies within the frame: readable where that is.
+        let is_within = match (kind, bp_kind) {
+            (_, BP_UNCHANGED) => true,
+            (KIND_SP, _) => words < 0 && (offset as i32).saturating_add(i32::from(words) * 8) >= 0,
+            _ => words == -2,
+        };
         match (kind, bp_kind) {
-            (KIND_SP, BP_UNCHANGED | BP_AT_CFA) => PLAIN | saved | offsets,
-            (KIND_BP, BP_UNCHANGED | BP_AT_CFA) => PLAIN | PLAIN_BASE_IS_BP | saved | offsets,
+            (KIND_SP, BP_UNCHANGED | BP_AT_CFA) if is_within => PLAIN | saved | offsets,
+            (KIND_BP, BP_UNCHANGED | BP_AT_CFA) if is_within => {
+                PLAIN | PLAIN_BASE_IS_BP | saved | offsets
+            }
             _ => kind | (bp_kind << BP_KIND_SHIFT) | offsets,
         }
     }

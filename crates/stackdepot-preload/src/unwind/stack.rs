@@ -119,6 +119,47 @@ impl KnownStack {
         // SAFETY: as in `StackReader::read`: made from its range, and used in the same walk.
         Some(unsafe { core::ptr::read_volatile(address as *const u64) })
     }
+
+    /// How many of these return addresses, from the first on, lie right below the stack pointers of
+    /// the same places; 0 if not all of these lie in the stack.
+    ///
+    /// # Safety
+    /// The stack pointers are multiples of 8 and grow.
+    #[inline(always)]
+    pub unsafe fn count_equal_below(self, sps: &[u64], ips: &[u64]) -> usize {
+        let has = |sp: Option<&u64>| {
+            sp.is_some_and(|sp| is_word_of(sp.wrapping_sub(8), self.low, self.word_count))
+        };
+        if !has(sps.first()) || !has(sps.last()) {
+            return 0;
+        }
+        let difference = |sp: u64, ip: u64| {
+            // SAFETY: as in `read`: between two aligned words of the stack, and aligned.
+            (unsafe { core::ptr::read_volatile((sp - 8) as *const u64) }) ^ ip
+        };
+        let mut count = 0;
+        let (sp_groups, sps_left) = sps.as_chunks::<4>();
+        let (ip_groups, ips_left) = ips.as_chunks::<4>();
+        for ([a, b, c, d], [e, f, g, h]) in sp_groups.iter().zip(ip_groups) {
+            let first = difference(*a, *e) | difference(*b, *f);
+            if first | difference(*c, *g) | difference(*d, *h) != 0 {
+                break;
+            }
+            count += 4;
+        }
+        let left = match count == 4 * sp_groups.len() {
+            true => sps_left.iter().zip(ips_left),
+            false => sps
+                .get(count..)
+                .unwrap_or_default()
+                .iter()
+                .zip(ips.get(count..).unwrap_or_default()),
+        };
+        count
+            + left
+                .take_while(|(sp, ip)| difference(**sp, **ip) == 0)
+                .count()
+    }
 }
 
 /// Reader of the stack that a walk is on.

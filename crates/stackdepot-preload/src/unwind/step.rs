@@ -1,14 +1,13 @@
 //! One step of a walk: from a frame's registers to its caller's.
 
-use super::rule::{Cfa, Plain, Rule, SavedBp};
-use super::stack::{ADDRESS_LIMIT, KnownStack, StackReader};
-use super::{Truncation, cache, gate, known, modules, table};
-use core::hint::select_unpredictable;
+use super::rule::{Cfa, Rule, SavedBp};
+use super::stack::{ADDRESS_LIMIT, StackReader};
+use super::{End, Truncation, cache, gate, known, modules, table};
 
 /// Farthest a frame pointer may lie from the stack pointer in code without tables.
 const GUESS_BYTES: u64 = 0x4000;
 /// Largest frame; a CFA farther away, or not above `sp`, is another stack.
-const FRAME_BYTES_LIMIT: u64 = 1 << 30;
+pub const FRAME_BYTES_LIMIT: u64 = 1 << 30;
 /// Stack switches (signal frames, split stacks) followed in one walk.
 const SWITCH_LIMIT: u32 = 8;
 
@@ -45,6 +44,18 @@ pub enum Step {
     NoReturn,
     /// The walk cannot go on.
     Failed(Truncation),
+}
+
+impl Step {
+    /// The end of the walk, if this step was none.
+    #[inline]
+    pub fn end(self) -> Option<End> {
+        match self {
+            Step::Caller => None,
+            Step::End | Step::NoReturn => Some(End::Complete),
+            Step::Failed(truncation) => Some(End::Truncated(truncation)),
+        }
+    }
 }
 
 /// The state of a walk that does not depend on the frame.
@@ -209,39 +220,6 @@ impl Stepper {
         self.switches += 1;
         self.switches <= SWITCH_LIMIT
     }
-}
-
-/// The usual step: by a cached plain rule, to a caller further out on the known part of the same
-/// stack; without branches that depend on the rule, for which registers a function saves cannot
-/// be predicted. `None` says nothing but that [`Stepper::step`] must be asked.
-#[inline(always)]
-pub fn plain(inner: &Registers, epoch: u32, stack: KnownStack) -> Option<(Frame, Plain)> {
-    // The greatest address but one fails the limit, too.
-    let pc = inner.ip.wrapping_sub(1);
-    if pc >= ADDRESS_LIMIT {
-        return None;
-    }
-    let rule = Plain::of(cache::get(cache::Key::new(pc, epoch)))?;
-    let sp = rule.cfa(inner.sp, inner.bp);
-    if sp.wrapping_sub(inner.sp).wrapping_sub(1) >= FRAME_BYTES_LIMIT {
-        return None;
-    }
-    let ip_at = sp.wrapping_sub(8);
-    let is_saved = rule.is_bp_saved();
-    let bp_at = sp.wrapping_add_signed(rule.bp_offset());
-    // Where `bp` is unchanged, the return address is read once more instead.
-    let read_at = select_unpredictable(is_saved, bp_at, ip_at);
-    let (ip, word) = (stack.read(ip_at)?, stack.read(read_at)?);
-    if ip == 0 {
-        return None;
-    }
-    let bp = select_unpredictable(is_saved, word, inner.bp);
-    let caller = Frame {
-        registers: Registers { ip, sp, bp },
-        bp_at: select_unpredictable(is_saved, bp_at, 0),
-        cfa_at: 0,
-    };
-    Some((caller, rule))
 }
 
 #[inline]

@@ -67,7 +67,7 @@ unsafe extern "C" fn collect_at(data: *mut c_void, entry_sp: *const u64, bp: u64
     let walk = unwind::capture(registers, None, &mut out);
     // SAFETY: the caller passes the live collection.
     let collected = unsafe { &mut *data.cast::<Collected>() };
-    collected.ips.extend_from_slice(&out[..walk.frame_count]);
+    collected.ips.extend_from_slice(walk.frames());
     collected.places.extend([registers.sp, bp]);
 }
 
@@ -113,7 +113,7 @@ fn garbage_registers_never_crash() {
                 bp: random.word(&collected.places),
             };
             let thread = slot.filter(|_| random.next().is_multiple_of(2));
-            frames += unwind::capture(registers, thread, &mut out).frame_count as u64;
+            frames += unwind::capture(registers, thread, &mut out).frames().len() as u64;
         }
         eprintln!("{WALK_COUNT} garbage walks, {frames} frames");
         assert!(frames > WALK_COUNT);

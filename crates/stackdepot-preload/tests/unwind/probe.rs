@@ -73,8 +73,10 @@ pub struct Tally {
     pub first_difference: Option<String>,
     /// First difference between the walk with the memo and the one without.
     pub memo_differences: u64,
-    last: Vec<u64>,
-    is_last_complete: bool,
+    /// Stacks by the notes that their threads made about them.
+    known: Vec<Vec<u64>>,
+    /// How many stacks were known by a note.
+    pub recognised: u64,
 }
 
 impl Tally {
@@ -110,46 +112,44 @@ impl Tally {
     fn take(&mut self, registers: Registers) {
         let mut with_memo = [0; FRAME_LIMIT];
         let mut without = [0; FRAME_LIMIT];
-        let walk = unwind::capture(registers, self.thread, &mut with_memo);
+        let mut walk = unwind::capture(registers, self.thread, &mut with_memo);
         let full = unwind::capture(registers, None, &mut without);
-        let ours = &without[..full.frame_count];
+        let ours = full.frames();
         self.stacks += 1;
-        self.frames += full.frame_count as u64;
+        self.frames += ours.len() as u64;
         self.reused += walk.reused_count as u64;
-        self.deepest = self.deepest.max(full.frame_count);
-        let is_same = with_memo[..walk.frame_count] == *ours && walk.end == full.end;
+        self.deepest = self.deepest.max(ours.len());
+        let is_same = walk.frames() == ours && walk.end == full.end;
         self.memo_differences += u64::from(!is_same || full.reused_count != 0);
-        self.check_shared(&walk, ours);
+        self.check_note(&mut walk, ours);
         match full.end {
             End::Complete => {}
             End::LimitReached => self.limit_reached += 1,
             End::Truncated(_) => self.truncated += 1,
         }
-        self.compare(&full, ours);
+        self.compare(full.end, ours);
     }
 
-    /// The outer frames that the walk says are shared must be equal to the last stack's.
-    fn check_shared(&mut self, walk: &Walk, ours: &[u64]) {
-        let shared = walk.shared_suffix_count;
-        if shared > 0 {
-            let old = self
-                .last
-                .len()
-                .checked_sub(shared)
-                .map(|start| &self.last[start..]);
-            let new = ours.len().checked_sub(shared).map(|start| &ours[start..]);
-            assert!(self.is_last_complete && walk.end == End::Complete);
-            assert_eq!(old, new, "shared frames differ");
-            assert!(new.is_some());
-        }
-        if walk.is_recorded {
-            self.last = ours.to_vec();
-            self.is_last_complete = walk.end == End::Complete;
+    /// A stack that has a note is the one that the note was made about.
+    fn check_note(&mut self, walk: &mut Walk<'_>, ours: &[u64]) {
+        match walk.note() {
+            0 => {
+                self.known.push(ours.to_vec());
+                walk.set_note(self.known.len() as u64);
+            }
+            note => {
+                assert_eq!(
+                    self.known[note as usize - 1],
+                    ours,
+                    "known as another stack"
+                );
+                self.recognised += 1;
+            }
         }
     }
 
     #[inline(never)]
-    fn compare(&mut self, full: &Walk, ours: &[u64]) {
+    fn compare(&mut self, end: End, ours: &[u64]) {
         let mut theirs = [std::ptr::null_mut::<c_void>(); FRAME_LIMIT + 16];
         // SAFETY: the buffer has this many places.
         let count = unsafe { libunwind()(theirs.as_mut_ptr(), theirs.len() as c_int) };
@@ -162,10 +162,9 @@ impl Tally {
             .take(8)
             .position(|ip| Some(ip) == ours.first());
         let theirs = start.map_or(&[][..], |start| &theirs[start..]);
-        let is_equal = match full.end {
+        let is_equal = match end {
             End::Complete => theirs == ours,
             End::LimitReached => theirs.len() >= ours.len() && theirs[..ours.len()] == *ours,
-            // As far as the shorter one goes.
             // As far as the shorter one goes.
             End::Truncated(_) => theirs.starts_with(ours) || ours.starts_with(theirs),
         };
@@ -173,12 +172,7 @@ impl Tally {
             self.differences += 1;
             self.first_difference.get_or_insert_with(|| {
                 let hex = |ips: &[u64]| ips.iter().map(|ip| format!("{ip:x} ")).collect::<String>();
-                format!(
-                    "{:?}\nours:   {}\ntheirs: {}",
-                    full.end,
-                    hex(ours),
-                    hex(theirs)
-                )
+                format!("{:?}\nours:   {}\ntheirs: {}", end, hex(ours), hex(theirs))
             });
         }
     }
