@@ -35,6 +35,18 @@ struct Position {
     drafted: usize,
 }
 
+impl Position {
+    #[inline(always)]
+    fn new(ip: u64, sp: u64, bp: Bp, drafted: usize) -> Position {
+        Position {
+            ip,
+            sp,
+            bp,
+            drafted,
+        }
+    }
+}
+
 /// What a step out of the ordinary led to.
 enum Left {
     To(Position),
@@ -54,22 +66,19 @@ pub fn recall(
 ) -> Option<Recalled> {
     let mut candidate = memo.begin(epoch);
     let mut stack = stepper.stack.known();
-    let mut at = Position {
-        ip: registers.ip,
-        sp: registers.sp,
-        bp: Bp::of_register(registers.bp),
-        drafted: 0,
-    };
-    if !at.sp.is_multiple_of(8) {
+    let Registers { mut ip, mut sp, bp } = *registers;
+    let mut bp = Bp::of_register(bp);
+    if !sp.is_multiple_of(8) {
         return None;
     }
+    let mut drafted = 0;
     let mut reused_count = 0;
     let (end, kept_from, is_whole) = loop {
-        candidate = memo.skip_until(candidate, at.sp);
-        if memo.is_at(candidate, at.ip, at.sp)
-            && let Some(end) = memo.unchanged_until(candidate, at.bp, stack)
+        candidate = memo.skip_until(candidate, sp);
+        if memo.is_at(candidate, ip, sp)
+            && let Some(end) = memo.unchanged_until(candidate, &Bp { ..bp }, stack)
         {
-            let frame_count = at.drafted + end - candidate;
+            let frame_count = drafted + end - candidate;
             let is_at_end = memo.ends_at(end);
             reused_count += end - candidate;
             if frame_count > room || (frame_count == room && !is_at_end) {
@@ -78,25 +87,31 @@ pub fn recall(
             if is_at_end {
                 break (End::Complete, candidate, true);
             }
-            at = go_on_from(memo, at, candidate, end, epoch)?;
+            let at = Position::new(ip, sp, bp, drafted);
+            let next = go_on_from(memo, &at, candidate, end, epoch)?;
+            (ip, sp, bp, drafted) = (next.ip, next.sp, next.bp, next.drafted);
             candidate = end;
-        } else if at.drafted == room {
+        } else if drafted == room {
             break (End::LimitReached, STATE_COUNT, false);
-        } else if memo.draft.set(at.drafted, at.ip, at.sp) {
-            at.drafted += 1;
+        } else if memo.draft.set(drafted, ip, sp) {
+            drafted += 1;
         } else {
             return None;
         }
+        let at = Position::new(ip, sp, bp, drafted);
         if let Some(next) = step_plainly(memo, at, epoch, stack) {
-            at = next;
+            (ip, sp, bp) = (next.ip, next.sp, next.bp);
             continue;
         }
-        match step_anyhow(memo, stepper, at)? {
-            Left::To(next) => (at, stack) = (next, stepper.stack.known()),
+        match step_anyhow(memo, stepper, &Position::new(ip, sp, bp, drafted))? {
+            Left::To(next) => {
+                (ip, sp, bp) = (next.ip, next.sp, next.bp);
+                stack = stepper.stack.known();
+            }
             Left::Ended(end, is_by_rule) => break (end, STATE_COUNT, is_by_rule),
         }
     };
-    let is_recorded = memo.record(kept_from, at.drafted, at.bp, is_whole);
+    let is_recorded = memo.record(kept_from, drafted, bp, is_whole);
     is_recorded.then_some(Recalled { end, reused_count })
 }
 
@@ -161,7 +176,7 @@ fn note(memo: &mut Memo, drafted: usize, address: u64, value: u64, saver: usize)
 
 /// Any other step; `None` gives up.
 #[inline(never)]
-fn step_anyhow(memo: &mut Memo, stepper: &mut Stepper, at: Position) -> Option<Left> {
+fn step_anyhow(memo: &mut Memo, stepper: &mut Stepper, at: &Position) -> Option<Left> {
     let bp = match at.bp.at {
         0 => at.bp.register,
         address => stepper.stack.read(address)?,
@@ -200,7 +215,7 @@ fn step_anyhow(memo: &mut Memo, stepper: &mut Stepper, at: Position) -> Option<L
             ..at.bp
         },
     };
-    Some(Left::To(Position { ip, sp, bp, ..at }))
+    Some(Left::To(Position { ip, sp, bp, ..*at }))
 }
 
 /// Goes on from the last of the unchanged states, whose step is to be taken anew.
@@ -208,7 +223,7 @@ fn step_anyhow(memo: &mut Memo, stepper: &mut Stepper, at: Position) -> Option<L
 #[inline(never)]
 fn go_on_from(
     memo: &mut Memo,
-    at: Position,
+    at: &Position,
     met: usize,
     end: usize,
     epoch: u32,
