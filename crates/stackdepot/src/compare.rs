@@ -266,9 +266,14 @@ mod packed {
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
-use absent as packed;
-#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
-mod absent {
+use scalar as packed;
+
+/// The comparison where there are no such registers, or they may not be used. Tests build both.
+#[cfg(any(
+    all(test, not(loom)),
+    not(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))
+))]
+mod scalar {
     use super::*;
 
     use crate::frame::{SELECTORS, WINDOW_SHIFT};
@@ -413,6 +418,30 @@ mod tests {
                     compare(region, slot, &run_in(highs, RUN_FRAMES, 1), RUN_FRAMES),
                     None
                 );
+            });
+        }
+    }
+
+    #[test]
+    fn without_vector_registers_a_run_of_the_first_two_windows_equals_its_node_only() {
+        for (highs, length) in WINDOWS
+            .iter()
+            .flat_map(|highs| (1..=RUN_FRAMES).map(move |length| (highs, length)))
+        {
+            with_node(highs, length, 1, |region, slot, run| {
+                let windows = (slot.link.load(Ordering::Relaxed) >> 32) as u32;
+                let first = region.first_windows();
+                let equals = |run: &Run| scalar::are_equal(region, slot, windows, run, first);
+                let first_two = WindowTable::of(region.header).first_two();
+                let is_first = |frame: &u64| first_two.contains(&Some((frame >> 32) as u32));
+                assert_eq!(equals(run), run.iter().all(is_first), "{run:x?}");
+                for (position, bit) in
+                    (0..length).flat_map(|position| (0..64).map(move |bit| (position, bit)))
+                {
+                    let mut other = *run;
+                    other[position] ^= 1 << bit;
+                    assert!(!equals(&pad(&other, length)), "{other:x?} {run:x?}");
+                }
             });
         }
     }
