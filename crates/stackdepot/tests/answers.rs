@@ -10,6 +10,8 @@
 )]
 
 use stackdepot::image::{HeaderImage, ImageError, SlotImage};
+use stackdepot::live::{LiveTable, live_bytes};
+use stackdepot::ring::{Ring, RingConfig, ring_bytes};
 use stackdepot::state::{State, Status};
 use stackdepot::{
     AttachError, Config, ConfigError, Depot, FetchError, HEADER_BYTES, Hold, HoldError, Line,
@@ -279,6 +281,39 @@ fn memory_that_is_short_or_askew_is_refused_and_exactly_enough_is_taken() {
             ..
         })
     ));
+}
+
+#[test]
+fn sections_that_end_early_are_named_with_their_bytes() {
+    let mut memory = vec![Line::ZERO; 100];
+    let used = live_bytes(64).unwrap();
+    LiveTable::new(&mut memory[..used / 64]).unwrap();
+    for (given_bytes, needed_bytes) in [(0, 11 * 64), (64, used as u64), (used - 64, used as u64)] {
+        // SAFETY: the buffer is valid, aligned and exclusively borrowed.
+        let refused = unsafe { LiveTable::attach(NonNull::from(&mut *memory).cast(), given_bytes) };
+        let short = SectionError::TooShort {
+            given_bytes: given_bytes as u64,
+            needed_bytes,
+        };
+        assert_eq!(refused.err(), Some(short));
+    }
+    // SAFETY: as above.
+    assert!(unsafe { LiveTable::attach(NonNull::from(&mut *memory).cast(), used) }.is_ok());
+
+    let config = RingConfig::new(64);
+    let used = ring_bytes(&config).unwrap();
+    Ring::new(&mut memory, &config).unwrap();
+    for (given_bytes, needed_bytes) in [(0, 64), (64, used as u64), (used - 64, used as u64)] {
+        // SAFETY: as above.
+        let refused = unsafe { Ring::attach(NonNull::from(&mut *memory).cast(), given_bytes) };
+        let short = SectionError::TooShort {
+            given_bytes: given_bytes as u64,
+            needed_bytes,
+        };
+        assert_eq!(refused.err(), Some(short));
+    }
+    // SAFETY: as above.
+    assert!(unsafe { Ring::attach(NonNull::from(&mut *memory).cast(), used) }.is_ok());
 }
 
 #[test]
