@@ -7,11 +7,12 @@
 //!
 //! What this crate does not do: it does not record, and it does not symbolize.
 
+mod error;
 pub mod read;
 pub mod synthetic;
 pub mod write;
 
-pub use read::CorpusError;
+pub use error::CorpusError;
 
 /// A workload: unique stacks, and the events that refer to them by index.
 ///

@@ -1,7 +1,6 @@
 //! Reads a corpus from untrusted bytes.
 //!
-//! Key type: [`CorpusError`], which says what is wrong and where. The reader is one pass over
-//! a stream and never trusts a count: memory grows only as data really arrives, and the sizes
+//! The reader is one pass over a stream and never trusts a count: memory grows only as data really arrives, and the sizes
 //! that the header claims are bounded before the first section is read.
 //!
 //! Format, little-endian, every section padded with zeros to 8 bytes: magic `STKTRC01`; u64
@@ -9,13 +8,13 @@
 //! u64 frame\[F\]; then per event u8 kind\[N\] (1 alloc, 2 free), u16 thread\[N\], u32 stack\[N\],
 //! u32 slot\[N\] (all ones: none), u32 size\[N\]. On disk it is one zstd frame.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use ruzstd::decoding::StreamingDecoder;
 
+use crate::error::{CorpusError, reason, why_no_frame};
 use crate::{Corpus, Event, NO_SLOT};
 
 /// First bytes of every corpus of this version.
@@ -31,50 +30,6 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Header: magic and seven counts.
 const HEADER_BYTES: u64 = 64;
 
-/// Why a file is no corpus.
-#[derive(Debug)]
-pub struct CorpusError {
-    what: String,
-    /// Byte of the decompressed stream; `None` when the trouble is outside it.
-    offset: Option<u64>,
-}
-
-impl CorpusError {
-    fn at(offset: u64, what: impl Into<String>) -> CorpusError {
-        CorpusError {
-            what: what.into(),
-            offset: Some(offset),
-        }
-    }
-
-    fn outside(what: impl Into<String>) -> CorpusError {
-        CorpusError {
-            what: what.into(),
-            offset: None,
-        }
-    }
-
-    /// Byte of the decompressed stream where the trouble is.
-    pub fn offset(&self) -> Option<u64> {
-        self.offset
-    }
-}
-
-impl fmt::Display for CorpusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.offset {
-            Some(offset) => write!(
-                f,
-                "{} (at byte {offset} of the decompressed corpus)",
-                self.what
-            ),
-            None => f.write_str(&self.what),
-        }
-    }
-}
-
-impl std::error::Error for CorpusError {}
-
 impl Corpus {
     /// Reads a `.stk.zst` file.
     ///
@@ -82,7 +37,7 @@ impl Corpus {
     /// Anything that is not exactly one zstd frame with one valid corpus inside.
     pub fn open(path: &Path) -> Result<Corpus, CorpusError> {
         let file = File::open(path)
-            .map_err(|error| CorpusError::outside(format!("cannot open: {error}")))?;
+            .map_err(|error| CorpusError::outside(format!("cannot open: {}", reason(&error))))?;
         Corpus::from_zstd(BufReader::new(file))
     }
 
@@ -93,7 +48,7 @@ impl Corpus {
     pub fn from_zstd(mut compressed: impl Read) -> Result<Corpus, CorpusError> {
         let mut decoder =
             StreamingDecoder::new_with_max_window_size(&mut compressed, MAX_WINDOW_BYTES)
-                .map_err(|error| CorpusError::outside(format!("not a zstd file: {error}")))?;
+                .map_err(|error| CorpusError::outside(why_no_frame(&error)))?;
         let corpus = Corpus::from_raw(&mut decoder)?;
         let state = decoder.into_frame_decoder();
         if let Some(stored) = state.get_checksum_from_data()
@@ -108,7 +63,7 @@ impl Corpus {
             Ok(_) => Err(CorpusError::outside(
                 "bytes follow the end of the zstd frame",
             )),
-            Err(error) => Err(CorpusError::outside(format!("cannot read: {error}"))),
+            Err(error) => Err(CorpusError::outside(reason(&error))),
         }
     }
 
@@ -423,7 +378,7 @@ impl<R: Read> Source<R> {
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), CorpusError> {
         let got = read_piece(&mut self.stream, bytes)
-            .map_err(|error| CorpusError::at(self.offset, format!("cannot read: {error}")))?;
+            .map_err(|error| CorpusError::at(self.offset, reason(&error)))?;
         self.offset += got as u64;
         if got == bytes.len() {
             return Ok(());
@@ -438,18 +393,8 @@ impl<R: Read> Source<R> {
                 self.offset,
                 "bytes follow the end of the corpus",
             )),
-            Err(error) => Err(CorpusError::at(
-                self.offset,
-                format!("cannot read: {error}"),
-            )),
+            Err(error) => Err(CorpusError::at(self.offset, reason(&error))),
         }
-    }
-}
-
-impl CorpusError {
-    fn within(mut self, section: &str) -> CorpusError {
-        self.what = format!("{section}: {}", self.what);
-        self
     }
 }
 
