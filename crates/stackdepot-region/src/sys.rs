@@ -179,6 +179,25 @@ pub(crate) fn read_at(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize, 
     retry(|| unsafe { call(libc::SYS_pread64, arguments) })
 }
 
+/// Where the next bytes at or after `offset` lie that the file system stores; `None`: only holes, or
+/// nothing, follow. A file system that does not tell has no holes. Moves the file's position.
+pub(crate) fn next_data(fd: BorrowedFd<'_>, offset: u64) -> Option<u64> {
+    let arguments = [
+        fd.as_raw_fd() as usize,
+        offset as usize,
+        libc::SEEK_DATA as usize,
+        0,
+        0,
+        0,
+    ];
+    // SAFETY: plain numbers.
+    match unsafe { call(libc::SYS_lseek, arguments) } {
+        Ok(found) => Some((found as u64).max(offset)),
+        Err(Errno(libc::ENXIO)) => None,
+        Err(_) => Some(offset),
+    }
+}
+
 /// Sets the permission bits, which the umask may have narrowed.
 pub(crate) fn set_mode(fd: &Fd, mode: u32) -> Result<(), Errno> {
     let arguments = [fd.0 as usize, mode as usize, 0, 0, 0, 0];

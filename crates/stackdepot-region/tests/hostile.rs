@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use common::*;
+use stackdepot::Config;
 use stackdepot_region::error::ReadErrorKind;
 use stackdepot_region::format::{FORMAT_VERSION, SECTIONS_OFFSET};
 use stackdepot_region::reader::RegionFile;
@@ -363,4 +364,59 @@ fn huge_sparse_file_costs_no_huge_memory() {
         .unwrap();
     let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
     assert!(ask_everything(&snapshot) > 1000);
+}
+
+/// So must not one whose depot says that it is as large, and is sound otherwise.
+#[test]
+fn huge_sparse_depot_costs_what_is_in_it() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let bytes = sample(&path);
+    let file = OpenOptions::new().write(true).open(&path).unwrap();
+    let start = u64::from_le_bytes(bytes[96..104].try_into().unwrap());
+    let depot = &bytes[start as usize..];
+    let depot_word = |at: usize| u32::from_le_bytes(depot[at..at + 4].try_into().unwrap());
+    let region_bytes: u64 = 2 << 30;
+    let config = Config {
+        references: true,
+        payload_words: depot_word(32),
+        max_frames: depot_word(36),
+        lease_ticks: depot_word(40),
+        ..Config::new(region_bytes as usize)
+    };
+    let geometry = config.geometry().unwrap();
+    let words = [
+        region_bytes,
+        geometry.slot_count.into(),
+        geometry.bucket_count.into(),
+    ];
+    file.write_all_at(&words[0].to_le_bytes(), start + 16)
+        .unwrap();
+    for (at, word) in [(24, words[1]), (28, words[2])] {
+        file.write_all_at(&(word as u32).to_le_bytes(), start + at)
+            .unwrap();
+    }
+    file.write_all_at(&region_bytes.to_le_bytes(), 104).unwrap();
+    let file_bytes = start + region_bytes;
+    file.write_all_at(&file_bytes.to_le_bytes(), 24).unwrap();
+    file.set_len(file_bytes).unwrap();
+    // Something in its last slot.
+    let last = start + geometry.slots_offset as u64 + (u64::from(geometry.slot_count) - 1) * 64;
+    file.write_all_at(&[0x55; 64], last).unwrap();
+    let before = peak_bytes();
+    let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+    let taken = peak_bytes() - before;
+    assert_eq!(snapshot.problems(), [] as [String; 0]);
+    let stats = snapshot.depot_stats().unwrap();
+    assert_eq!(stats.slot_count, geometry.slot_count.into());
+    let _ = ask_everything(&snapshot);
+    assert!(taken < 256 << 20, "{taken} bytes for a file of few");
+}
+
+/// The most memory that this process ever had.
+fn peak_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let digits = line.and_then(|line| line.split_whitespace().nth(1));
+    digits.unwrap().parse::<u64>().unwrap() << 10
 }

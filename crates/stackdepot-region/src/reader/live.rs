@@ -167,7 +167,7 @@ fn read_buckets(
     let start = section.offset as u64 + buckets_at;
     let bytes = bucket_count * BucketImage::BYTES as u64;
     let mut found = Vec::new();
-    source.for_each_piece_twice(start, bytes, BucketImage::BYTES, |first, second| {
+    source.for_each_unit_twice(start, bytes, BucketImage::BYTES, |_, first, second| {
         let pair = (first.first_chunk(), second.first_chunk());
         let (Some(first), Some(second)) = pair else {
             return;

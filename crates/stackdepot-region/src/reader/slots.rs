@@ -16,17 +16,17 @@ use stackdepot::state::State;
 use stackdepot::{HEADER_BYTES, LINE_BYTES, MOST_PAYLOAD_WORDS, RUN_FRAMES, WeakHandle};
 
 use super::snapshot::{Gone, Stack};
-use super::source::Source;
+use super::source::{PAIR_BYTES, Source, SparseBytes};
 use crate::error::ReadError;
 use crate::plan::Section;
 
 #[derive(Debug)]
 pub(crate) struct SlotCopy {
     pub(crate) header: HeaderImage,
-    /// By slot number less one: the generation, where the slot held one node all the time.
-    stable: Vec<Option<u32>>,
-    slots: Vec<u8>,
-    payload: Vec<u8>,
+    /// Number and generation of each slot that held one node all the time, by number.
+    stable: Vec<(u32, u32)>,
+    slots: SparseBytes,
+    payload: SparseBytes,
     /// Live slots that changed while they were copied.
     pub(crate) changed_count: u64,
 }
@@ -56,29 +56,37 @@ impl SlotCopy {
         }
         let slots_at = (section.offset + geometry.slots_offset) as u64;
         let slots_bytes = u64::from(geometry.slot_count) * LINE_BYTES as u64;
-        let mut stable = Vec::new();
-        source.for_each_piece_twice(slots_at, slots_bytes, LINE_BYTES, |first, second| {
+        let mut noted = Vec::new();
+        source.for_each_unit_twice(slots_at, slots_bytes, LINE_BYTES, |at, first, second| {
             let [first, second] = [first, second].map(generation_of_copy);
-            stable.push(first.filter(|_| first == second));
-        })?;
-        let slots = source.read(slots_at, slots_bytes)?;
-        let payload_at = (section.offset + geometry.payload_offset) as u64;
-        let payload_bytes = u64::from(geometry.slot_count) * u64::from(geometry.payload_words) * 8;
-        let payload = source.read(payload_at, payload_bytes)?;
-        // Windows are only ever added: those read after the slots cover all slots.
-        let header = read_header(source, section)?;
-        let mut changed_count = 0;
-        let mut noted = stable.iter_mut().zip(slots.chunks_exact(LINE_BYTES));
-        source.for_each_piece(slots_at, slots_bytes, LINE_BYTES, |_, piece| {
-            for (last, (first, copied)) in piece.chunks_exact(LINE_BYTES).zip(&mut noted) {
-                let generation = *first;
-                *first = first.filter(|_| {
-                    generation == generation_of_copy(copied)
-                        && generation == generation_of_copy(last)
-                });
-                changed_count += u64::from(*first != generation);
+            if let Some(generation) = first.filter(|_| first == second) {
+                noted.push((slot_number(at), generation));
             }
         })?;
+        let slots = source.read_sparse(slots_at, slots_bytes)?;
+        let payload_at = (section.offset + geometry.payload_offset) as u64;
+        let payload_bytes = u64::from(geometry.slot_count) * u64::from(geometry.payload_words) * 8;
+        let payload = source.read_sparse(payload_at, payload_bytes)?;
+        // Windows are only ever added: those read after the slots cover all slots.
+        let header = read_header(source, section)?;
+        let mut stable = Vec::new();
+        source.for_each_piece(slots_at, slots_bytes, PAIR_BYTES, |at, piece| {
+            for (line, at) in piece
+                .chunks_exact(LINE_BYTES)
+                .zip((at..).step_by(LINE_BYTES))
+            {
+                let Some(last) = generation_of_copy(line) else {
+                    continue;
+                };
+                let (number, copied) = (slot_number(at), slots.chunk::<LINE_BYTES>(at));
+                if generation_of_copy(&copied) == Some(last)
+                    && generation_in(&noted, number) == Some(last)
+                {
+                    stable.push((number, last));
+                }
+            }
+        })?;
+        let changed_count = (noted.len() - stable.len()) as u64;
         if header.geometry != geometry {
             return Err(SlotError::Image(ImageError::Header("slot count")));
         }
@@ -93,17 +101,17 @@ impl SlotCopy {
 
     /// The stacks that were there all the time.
     pub(crate) fn saved(&self) -> impl Iterator<Item = WeakHandle> + '_ {
-        (1..=self.header.geometry.slot_count).filter_map(|number| {
-            let slot = self.node(number)?;
+        self.stable.iter().filter_map(|(number, _)| {
+            let slot = self.slot(*number)?;
             slot.state
                 .is_saved()
-                .then(|| WeakHandle::new(number, slot.generation))
+                .then(|| WeakHandle::new(*number, slot.generation))
         })
     }
 
     /// Nodes that were there all the time.
     pub(crate) fn node_count(&self) -> u64 {
-        self.stable.iter().flatten().count() as u64
+        self.stable.len() as u64
     }
 
     /// The payload words of a stack that was there all the time.
@@ -113,7 +121,7 @@ impl SlotCopy {
         let first = (weak.slot() as usize - 1) * words;
         let mut payload = [0; MOST_PAYLOAD_WORDS];
         for (index, word) in payload.iter_mut().enumerate().take(words) {
-            *word = crate::format::word_at(&self.payload, (first + index) * 8)?;
+            *word = u64::from_le_bytes(self.payload.chunk((first + index) as u64 * 8));
         }
         Some(payload)
     }
@@ -159,16 +167,29 @@ impl SlotCopy {
 
     /// A slot that held one node all the time.
     fn node(&self, number: u32) -> Option<SlotImage> {
-        let index = number.checked_sub(1)? as usize;
-        self.stable.get(index).copied().flatten()?;
+        generation_in(&self.stable, number)?;
         self.slot(number)
     }
 
     fn slot(&self, number: u32) -> Option<SlotImage> {
-        let start = (number.checked_sub(1)? as usize).checked_mul(LINE_BYTES)?;
-        let bytes = self.slots.get(start..)?.first_chunk()?;
-        Some(SlotImage::parse(bytes))
+        if number > self.header.geometry.slot_count {
+            return None;
+        }
+        let at = u64::from(number.checked_sub(1)?) * LINE_BYTES as u64;
+        Some(SlotImage::parse(&self.slots.chunk(at)))
     }
+}
+
+/// The slot at an offset from the first.
+fn slot_number(at: u64) -> u32 {
+    (at / LINE_BYTES as u64) as u32 + 1
+}
+
+/// The generation that is noted with a slot.
+fn generation_in(noted: &[(u32, u32)], number: u32) -> Option<u32> {
+    let place = noted.binary_search_by_key(&number, |(number, _)| *number);
+    let (_, generation) = noted.get(place.ok()?)?;
+    Some(*generation)
 }
 
 fn read_header(source: &Source, section: &Section) -> Result<HeaderImage, SlotError> {

@@ -322,11 +322,11 @@ fn read_ring(
     let (entries_at, entry_count) = header.entries();
     let entries_bytes = u64::from(entry_count) * LINE_BYTES as u64;
     let mut events = Vec::new();
-    source.for_each_piece_twice(
+    source.for_each_unit_twice(
         start + entries_at,
         entries_bytes,
         LINE_BYTES,
-        |first, second| {
+        |_, first, second| {
             let pair = (first.first_chunk(), second.first_chunk());
             let (Some(first), Some(second)) = pair else {
                 return;
@@ -359,11 +359,11 @@ fn read_modules(
 ) -> Result<Vec<ModuleRecord>, ReadError> {
     let mut modules = Vec::new();
     let bytes = section.bytes / MODULE_ENTRY_BYTES * MODULE_ENTRY_BYTES;
-    source.for_each_piece_twice(
+    source.for_each_unit_twice(
         section.offset as u64,
         bytes as u64,
         MODULE_ENTRY_BYTES,
-        |first, second| match ModuleRecord::parse(first).filter(|_| first == second) {
+        |_, first, second| match ModuleRecord::parse(first).filter(|_| first == second) {
             Some(module) => modules.push(module),
             None if first.iter().all(|byte| *byte == 0) => {}
             None => skipped.modules_torn += 1,
