@@ -156,8 +156,8 @@ fn zstd_damage_is_an_error() {
         .map_err(|error| error.to_string());
     assert_eq!(error, Err("bytes follow the end of the zstd frame".into()));
     for length in 0..frame.len() {
-        let error = Corpus::from_zstd(&frame[..length]).map(drop);
-        let text = error.expect_err("it is cut").to_string();
+        let cut = Corpus::from_zstd(&frame[..length]).map(drop);
+        let text = cut.err().map_or(String::new(), |error| error.to_string());
         // The checksum behind the frame may be missed later, by its value.
         let is_told = text.contains("zstd frame is cut off") || text.contains("checksum");
         assert!(is_told, "cut at {length} of {}: {text}", frame.len());
