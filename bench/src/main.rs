@@ -3,7 +3,7 @@
 //! Run by `cargo xtask bench`, which builds the peers first. Read in this order: `figure` (the words),
 //! `workload` and `proposal` (what is fed), `process` and `machine` (how a round is taken), `measure`
 //! (the loops), `peers` (the sides), `statistics` and `bars` (what the rounds say), `bound` and
-//! `instructions` (what needs no clock).
+//! `instructions` (what needs no clock), `output`.
 #![deny(unsafe_code)]
 
 mod bars;
@@ -14,18 +14,22 @@ mod instructions;
 mod machine;
 mod measure;
 mod options;
+mod output;
 mod peers;
 mod process;
 mod proposal;
 mod statistics;
 pub mod workload;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use bars::{Clause, Finding};
 use bound::AtBound;
 use figure::Figure;
 use measure::Task;
 use options::Options;
+use output::Report;
 use statistics::Verdict;
 use workload::Workload;
 
@@ -57,7 +61,7 @@ fn exit(run: Result<bool, String>) -> ExitCode {
 fn run(options: &Options) -> Result<bool, String> {
     peers::library::set_folder(options.peers.clone());
     if options.only_counts {
-        return instructions::run(options);
+        return instructions::run(options).map(|(_, is_within)| is_within);
     }
     let workloads = workload::load(options)?;
     let tasks = measure::tasks::all();
@@ -77,15 +81,23 @@ fn run(options: &Options) -> Result<bool, String> {
     if options.judges_bars {
         decide(&tasks, &workloads, options.round_count, &mut figures);
     }
-    print_table(&figures);
-    let hits = is_asked(&options.tasks, BOUND).then(|| hits_at_bound(&workloads));
-    let are_met = print_bars(&figures, &workloads, &tasks, options.judges_bars);
-    let are_hits_met = hits.is_none_or(|sizes| print_hits(&sizes));
-    if !options.judges_bars {
-        return Ok(true);
+    let mut report = Report {
+        findings: findings(&figures, &workloads, &tasks, options.judges_bars),
+        figures,
+        ..Report::default()
+    };
+    if is_asked(&options.tasks, BOUND) {
+        report.sizes = hits_at_bound(&workloads);
     }
-    let are_counts_met = instructions::run(options)?;
-    Ok(are_met && are_hits_met && are_counts_met)
+    print!("{}", output::table::text(&report));
+    let are_bars_met = print_bars(&report);
+    let mut are_counts_met = true;
+    if options.judges_bars {
+        (report.counts, are_counts_met) = instructions::run(options)?;
+    }
+    write(options.json.as_deref(), || output::json::text(&report))?;
+    write(options.svg.as_deref(), || output::chart::svg(&report))?;
+    Ok(are_bars_met && are_counts_met || !options.judges_bars)
 }
 
 /// The workloads that a task is run on.
@@ -146,50 +158,43 @@ fn hits_at_bound(workloads: &[Workload]) -> Vec<AtBound> {
     workloads.iter().flat_map(bound::hit_ratios).collect()
 }
 
-fn print_hits(sizes: &[AtBound]) -> bool {
-    for size in sizes {
-        let AtBound {
-            workload,
-            divisor,
-            held_count,
-            refused_count,
-            ..
-        } = size;
-        println!(
-            "{workload:8} 1/{divisor:<2} {held_count:6} stacks, {refused_count} refused, hits: ours {:.4} LRU {:.4} SIEVE {:.4} S3-FIFO {:.4} optimum {:.4}",
-            size.ours, size.lru, size.sieve, size.s3fifo, size.belady
-        );
-    }
-    let (are_met, line) = bars::hits_line(sizes);
-    println!("{line}");
-    are_met
-}
-
-fn print_table(figures: &[Figure]) {
-    for figure in figures {
-        let (low, high) = statistics::quartiles(&figure.rounds);
-        println!(
-            "{:8} {:38} {:18} {:10.2} {:6} ({low:.2} .. {high:.2})",
-            figure.workload,
-            figure.measure.0,
-            figure.side,
-            statistics::median(&figure.rounds),
-            figure.unit,
-        );
-    }
-}
-
-/// One line for each clause, or for those of the tasks that were run; whether all are met.
-fn print_bars(figures: &[Figure], workloads: &[Workload], tasks: &[Task], all: bool) -> bool {
+/// What became of every bar, or of those of the tasks that were run.
+fn findings(
+    figures: &[Figure],
+    workloads: &[Workload],
+    tasks: &[Task],
+    all: bool,
+) -> Vec<(Clause, Finding)> {
     let names = names(workloads);
+    let is_asked = |clause: &Clause| all || tasks.iter().any(|task| task.name == clause.task);
+    bars::clauses()
+        .into_iter()
+        .filter(is_asked)
+        .map(|clause| {
+            let finding = clause.judge(figures, &names);
+            (clause, finding)
+        })
+        .collect()
+}
+
+/// One line for each bar; whether all are met.
+fn print_bars(report: &Report) -> bool {
     let mut are_met = true;
-    for clause in bars::clauses() {
-        if !all && tasks.iter().all(|task| task.name != clause.task) {
-            continue;
-        }
-        let finding = clause.judge(figures, &names);
-        println!("{}", bars::Line(&clause, &finding));
+    for (clause, finding) in &report.findings {
+        println!("{}", bars::Line(clause, finding));
         are_met &= finding.verdict == Verdict::Met;
     }
+    if !report.sizes.is_empty() {
+        let (are_hits_met, line) = bars::hits_line(&report.sizes);
+        println!("{line}");
+        are_met &= are_hits_met;
+    }
     are_met
+}
+
+fn write(file: Option<&Path>, text: impl FnOnce() -> String) -> Result<(), String> {
+    match file {
+        Some(file) => std::fs::write(file, text()).map_err(|e| format!("{}: {e}", file.display())),
+        None => Ok(()),
+    }
 }

@@ -124,26 +124,28 @@ fn total(profile: &str) -> Option<u64> {
 
 /// Counts all paths on the workload in git and on the made-up one, and the stored save on each recorded
 /// workload that is at hand; prints, then compares ours with the record or changes it. Answers
-/// whether ours is within it.
-pub fn run(options: &Options) -> Result<bool, String> {
+/// the counts, and whether ours is within the record.
+pub fn run(options: &Options) -> Result<(Vec<Count>, bool), String> {
     let counter = Counter {
         work: options.work.clone(),
         peers: options.peers.clone(),
     };
-    let mut ours = Vec::new();
+    let (mut all, mut ours) = (Vec::new(), Vec::new());
     for (name, corpus) in [
         ("small", open(&options.checkout.join(SMALL))?),
         (proposal::NAME, proposal::corpus()?),
     ] {
         let counts = counter.count(name, &corpus, |_, _| true)?;
         print!("{}", table(name, &counts));
-        ours.extend(counts.into_iter().filter(|count| count.side == "ours"));
+        ours.extend(counts.iter().filter(|count| count.side == "ours").cloned());
+        all.extend(counts);
     }
     if !options.corpora.as_os_str().is_empty() {
         for file in workload::files(&options.corpora)? {
             let name = workload::name(&file);
             let counts = counter.count(&name, &open(&file)?, |path, _| path == paths::STORED)?;
             print!("{}", table(&name, &counts));
+            all.extend(counts);
         }
     }
     let record = options.checkout.join(RECORD);
@@ -151,7 +153,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
     if let Some(reason) = &options.record_reason {
         baseline.updated(&ours, reason)?.write(&record)?;
         println!("recorded in {RECORD}");
-        return Ok(true);
+        return Ok((all, true));
     }
     let changes = baseline.changes(&ours)?;
     changes.iter().for_each(|change| println!("{change}"));
@@ -162,7 +164,7 @@ pub fn run(options: &Options) -> Result<bool, String> {
         Verdict::NotMet
     };
     println!("bar 8: instructions of ours / those recorded <= 1.02: {verdict}");
-    Ok(is_within)
+    Ok((all, is_within))
 }
 
 fn open(file: &Path) -> Result<Corpus, String> {
