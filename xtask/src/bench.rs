@@ -48,7 +48,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     match status.map_err(|e| format!("bench: {e}"))?.code() {
         Some(0) => Ok(true),
         Some(1) => Ok(false),
-        _ => Err(USAGE.to_owned()),
+        _ => Err(format!("the benchmark failed, see above\n{USAGE}")),
     }
 }
 
