@@ -6,7 +6,7 @@
 use super::{Place, source};
 use crate::{Answer, child};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What a kernel is built for.
@@ -85,7 +85,7 @@ pub fn build(place: &Place, kernel: &Kernel) -> Answer<PathBuf> {
             }
             .name(),
         );
-        child::must(Command::new("cp").arg("-a").arg(twin).arg(&folder))?;
+        clone(&twin, &folder)?;
     }
     fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     configure(place, kernel, &folder)?;
@@ -93,17 +93,34 @@ pub fn build(place: &Place, kernel: &Kernel) -> Answer<PathBuf> {
     println!("kernel: building {}", kernel.name());
     let ran = child::must(make(place, kernel, &folder).args([jobs().as_str(), goal]))?;
     let said = String::from_utf8_lossy(&ran.stdout).into_owned() + &ran.errors();
-    let complaint = said
-        .lines()
-        .find(|line| line.contains("stackdepot_rs") && line.contains("warning"));
+    let complaint = said.lines().find(|line| {
+        line.contains("objtool: ") || line.contains("stackdepot_rs") && line.contains("warning")
+    });
     if let Some(line) = complaint {
+        // So that the next run says it again.
+        let _ = fs::remove_dir_all(folder.join("lib/stackdepot_rs"));
         return Err(format!("{}: {line}", kernel.name()));
     }
     Ok(folder.join(image))
 }
 
+/// Copies a build folder so that `make` goes on in it where the twin is. Every object depends on objtool,
+/// whose own build looks at absolute paths: it is made older than what it looked through.
+fn clone(twin: &Path, folder: &Path) -> Answer<()> {
+    child::must(Command::new("cp").arg("-a").arg(twin).arg(folder))?;
+    let objtool = folder.join("tools/objtool");
+    if objtool.is_dir() {
+        let mut find = Command::new("find");
+        find.arg(objtool)
+            .args(["-exec", "touch", "--no-dereference", "--reference"]);
+        find.arg(folder.join("scripts/basic/fixdep"));
+        child::must(find.args(["{}", "+"]))?;
+    }
+    Ok(())
+}
+
 /// Writes the configuration if the fragments say something new; checks that every line of theirs holds.
-fn configure(place: &Place, kernel: &Kernel, folder: &PathBuf) -> Answer<()> {
+fn configure(place: &Place, kernel: &Kernel, folder: &Path) -> Answer<()> {
     let mut wanted = String::new();
     let ours: &[&str] = if kernel.is_ours { &["ours"] } else { &[] };
     for name in kernel.arch.fragments().iter().chain(ours) {
@@ -130,7 +147,7 @@ fn configure(place: &Place, kernel: &Kernel, folder: &PathBuf) -> Answer<()> {
     fs::rename(&new, &fragment).map_err(|e| format!("{}: {e}", fragment.display()))
 }
 
-fn make(place: &Place, kernel: &Kernel, folder: &PathBuf) -> Command {
+fn make(place: &Place, kernel: &Kernel, folder: &Path) -> Command {
     let mut make = Command::new("make");
     let mut output = std::ffi::OsString::from("O=");
     output.push(folder);

@@ -41,13 +41,27 @@ pub fn build(place: &Place) -> Answer<PathBuf> {
     let first = names.first().ok_or("the glue has no C names")?;
     ld.args(["-e", first, "--whole-archive"]).arg(&library);
     child::must(ld.arg("-o").arg(&linked))?;
+    tidy(&linked)?;
+    check(&linked)?;
+    Ok(linked)
+}
+
+/// Leaves only our names global, and no names of source files: objtool takes an object with several for
+/// a whole kernel.
+fn tidy(object: &Path) -> Answer<()> {
     let mut objcopy = Command::new("objcopy");
     for name in WEAK {
         objcopy.arg(format!("--localize-symbol={name}"));
     }
-    child::must(objcopy.arg(&linked))?;
-    check(&linked)?;
-    Ok(linked)
+    let ran = child::must(Command::new("readelf").arg("-sW").arg(object))?;
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, _, _, "FILE", _, _, _, name] = words.as_slice() {
+            objcopy.arg(format!("--strip-symbol={name}"));
+        }
+    }
+    child::must(objcopy.arg(object)).map(|_| ())
 }
 
 fn compile(place: &Place) -> Answer<PathBuf> {

@@ -46,7 +46,7 @@ static void make_stacks(struct bench *bench, u64 salt)
 			u64 seed = i < DEPTH - SHARED ? number : STACKS + number / SIBLINGS;
 			u32 low = ((seed + salt) * DEPTH + i) * GOLDEN_RATIO_64 >> 38;
 
-			bench->frames[number][i] = 0xffffffff80000000UL | low << 2;
+			bench->frames[number][i] = 0xffffffffa0000000UL | low << 2;
 		}
 		bench->frames[number][0] = 0xffffffff00000000UL | (salt << 16 | number);
 	}
