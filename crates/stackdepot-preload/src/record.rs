@@ -312,6 +312,7 @@ impl Call {
         [share.count, share.bytes]
     }
 
+    #[inline(always)]
     fn fill(&self, place: Place, event: &Event) {
         // A lapped event is counted by the ring itself.
         self.recorder.region.ring.fill(place, event);

@@ -243,7 +243,7 @@ impl<'r> Ring<'r> {
 
     /// Writes the event into its place; its leases count from the place's tick, `event.from` is
     /// not looked at.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&self, place: Place, event: &Event) -> Pushed {
         let event = Event {
             from: place.tick,

@@ -386,6 +386,7 @@ impl Memo {
 #[cfg(test)]
 mod tests {
     use super::{Bp, Memo, STATE_COUNT};
+    use crate::unwind::paths::Paths;
     use crate::unwind::stack::{KnownStack, StackRange, StackReader};
     use crate::unwind::words::Word;
     use core::cell::Cell;
@@ -526,6 +527,44 @@ mod tests {
         );
         Memory::change(memory.saved(1));
         assert_eq!(end(&memo), Some(STATE_COUNT - FRAME_COUNT + 5));
+    }
+
+    /// However a stack came about, by calls or by returns, it has one path.
+    #[test]
+    fn a_path_depends_on_the_frames_alone() {
+        const DEPTH: usize = 13;
+        let mut paths = Box::new(Paths::EMPTY);
+        paths.enter_epoch(1);
+        let record = |memo: &mut Memo, kept_from: usize, drafted: usize| {
+            memo.begin(1);
+            for place in 0..drafted {
+                let frame = (kept_from - drafted + place) as u64;
+                assert!(memo.draft.set(place, 0x40_0000 + frame, 8 * frame));
+            }
+            assert!(memo.record(kept_from, drafted, Bp::of_register(0), true));
+        };
+        for depth in 1..=DEPTH {
+            let mut fresh = Box::new(Memo::EMPTY);
+            record(&mut fresh, STATE_COUNT, depth);
+            let expected = fresh.path(&mut paths);
+            for before in 1..=DEPTH {
+                let mut memo = Box::new(Memo::EMPTY);
+                record(&mut memo, STATE_COUNT, before);
+                memo.path(&mut paths);
+                let kept = before.min(depth);
+                record(&mut memo, STATE_COUNT - kept, depth - kept);
+                assert_eq!(memo.path(&mut paths), expected, "{depth} after {before}");
+            }
+        }
+        paths.clear();
+        let mut memo = Box::new(Memo::EMPTY);
+        record(&mut memo, STATE_COUNT, DEPTH);
+        let old = memo.path(&mut paths);
+        paths.clear();
+        assert_ne!(memo.path(&mut paths), old, "under another root");
+        record(&mut memo, STATE_COUNT, DEPTH);
+        let again = memo.path(&mut paths);
+        assert_eq!(memo.path(&mut paths), again);
     }
 
     #[test]

@@ -95,6 +95,7 @@ impl Event {
     }
 
     /// The event as words 1..=7 of an entry.
+    #[inline(always)]
     pub(crate) fn to_words(self) -> [u64; EVENT_WORDS] {
         let age = self.age_bits();
         let size = self.size.min((1 << SIZE_BITS) - 1);
