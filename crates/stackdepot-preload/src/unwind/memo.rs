@@ -330,7 +330,9 @@ impl Memo {
             0 => 0,
             _ => first + drafted,
         };
-        for word in self.words.keep_from(kept_from) {
+        // Those of `bp` have their savers in the order of their users; the others come in between.
+        let kept = self.words.keep_from(kept_from).iter_mut().rev();
+        for word in kept.take_while(|word| word.saver <= kept_from || word.saver > word.user) {
             if word.saver <= kept_from {
                 word.address = bp.at;
                 word.saver = place_of(bp.saver, bp.at);

@@ -157,7 +157,6 @@ impl Paths {
     pub fn set_note(&mut self, path: Path, note: u64) {
         if let Some(entry) = self.entries.get_mut(path.entry as usize)
             && entry.number == path.number
-            && path != Path::NONE
         {
             entry.note = note;
         }
