@@ -81,7 +81,7 @@ pub fn recall(
             let frame_count = drafted + end - candidate;
             let is_at_end = memo.ends_at(end);
             reused_count += end - candidate;
-            if frame_count > room || (frame_count == room && !is_at_end) {
+            if frame_count > room {
                 break (End::LimitReached, candidate, memo.ends_at(STATE_COUNT));
             }
             if is_at_end {
@@ -255,4 +255,53 @@ fn go_on_from(
 #[inline(always)]
 fn is_outwards(inner_sp: u64, sp: u64) -> bool {
     sp.wrapping_sub(inner_sp).wrapping_sub(1) < FRAME_BYTES_LIMIT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Position, UNKNOWN, cache, go_on_from};
+    use crate::unwind::memo::{Bp, Memo};
+    use crate::unwind::rule::{Cfa, Rule, SavedBp};
+    use crate::unwind::words::STATE_COUNT;
+
+    /// Where `bp` is found in the last of four old states, of which the first three are left by
+    /// these rules; the first was reached with 7 in the register.
+    fn bp_after(rules: [Rule; 3]) -> Bp {
+        const EPOCH: u32 = 77;
+        let mut memo = Box::new(Memo::EMPTY);
+        let register = Bp::of_register(7);
+        memo.begin(EPOCH);
+        for place in 0..4 {
+            assert!(
+                memo.draft
+                    .set(place, 0x1000 + place as u64, 0x10_0000 + 64 * place as u64)
+            );
+        }
+        assert!(memo.record(STATE_COUNT, 4, register, false));
+        for (place, rule) in rules.into_iter().enumerate() {
+            cache::put(cache::Key::new(0xfff + place as u64, EPOCH), rule.pack());
+        }
+        let at = Position::new(0x1000, 0x10_0000, register, 2);
+        let next = go_on_from(&mut memo, &at, STATE_COUNT - 4, STATE_COUNT, EPOCH).expect("room");
+        assert_eq!((next.ip, next.sp, next.drafted), (0x1003, 0x10_00c0, 6));
+        next.bp
+    }
+
+    #[test]
+    fn bp_is_where_the_last_of_the_old_steps_read_it() {
+        let cfa = Cfa::Sp(64);
+        let [kept, saved] =
+            [SavedBp::Unchanged, SavedBp::AtCfa(-2)].map(|bp| Rule::Frame { cfa, bp });
+        let realigned = Rule::Frame {
+            cfa: Cfa::DerefBp { at: -8, offset: 0 },
+            bp: SavedBp::AtBp(0),
+        };
+        let bp = bp_after([kept, kept, kept]);
+        assert_eq!((bp.at, bp.register), (0, 7));
+        let bp = bp_after([saved, saved, kept]);
+        assert_eq!((bp.at, bp.saver), (0x10_0080 - 16, 4));
+        let bp = bp_after([realigned, kept, saved]);
+        assert_eq!((bp.at, bp.saver), (0x10_00c0 - 16, 5));
+        assert_eq!(bp_after([saved, realigned, kept]).at, UNKNOWN);
+    }
 }

@@ -84,6 +84,21 @@ fn deep_recursion_stops_at_the_limit() {
 }
 
 #[test]
+fn stacks_just_around_the_limit_agree() {
+    let _alone = alone();
+    let mut tally = Tally::new();
+    for depth in (215..265).chain((215..265).rev()) {
+        for _ in 0..2 {
+            // SAFETY: the tally lives through the call.
+            unsafe { (frames().plain_recursion)(probe, tally.data(), depth) };
+        }
+    }
+    tally.assert_all_equal(200);
+    assert!((20..180).contains(&tally.limit_reached), "{tally:?}");
+    finish(&tally);
+}
+
+#[test]
 fn stacks_through_a_signal_handler_agree() {
     let _alone = alone();
     let mut tally = Tally::new();
