@@ -1,39 +1,74 @@
 //! The run hash in the processor's AES instructions, which do more mixing than multiplications.
 //!
-//! Key type: [`Aes`], the proof that the processor has them, found out once per depot. Two AES
-//! rounds spread each pair of frames over 128 bits; the pairs do not wait for each other.
-//! `hash.rs` chains the runs. This file owns all that is particular to these instructions;
-//! where they cannot be (other processors, kernels, models) no proof can be had.
+//! Key type: [`Aes`], the proof that the processor has them and AVX2, found out once per depot.
+//! Two AES rounds spread each pair of frames over 128 bits; the pairs do not wait for each other.
+//! `hash.rs` chains the runs, `hit.rs` does the same in one go. This file owns all that is
+//! particular to these instructions; where they cannot be (other processors, kernels, models) no
+//! proof can be had.
 
 #[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
 pub(crate) use absent::Aes;
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))]
 pub(crate) use x86::Aes;
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, stackdepot_fault))
+))]
+pub(crate) use x86::{Frames, hash_run, load};
 
 #[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))]
 #[expect(unsafe_code, reason = "instructions that not every processor has")]
 mod x86 {
+    use core::arch::asm;
     use core::arch::x86_64::*;
 
     use crate::frame::Run;
 
-    /// The proof that this processor has AES instructions.
+    /// The proof that this processor has AES instructions and AVX2.
     #[derive(Clone, Copy, Debug)]
-    pub(crate) struct Aes(());
+    pub(crate) struct Aes {
+        /// Whether one instruction can do two rounds side by side (VAES).
+        #[cfg_attr(stackdepot_fault, expect(dead_code, reason = "`hit.rs` is left out"))]
+        pub is_wide: bool,
+    }
 
-    /// In register ECX of CPUID leaf 1.
-    const AES_BIT: u32 = 1 << 25;
+    /// Ten frames: four, four, and two with zeros above.
+    pub(crate) type Frames = [__m256i; 3];
+
+    /// In register ECX of CPUID leaf 1: AES, and the system saves the vector registers.
+    const LEAF_1_ECX: u32 = 1 << 25 | 1 << 27 | 1 << 28;
+    /// In register EBX of CPUID leaf 7: AVX2.
+    const LEAF_7_EBX: u32 = 1 << 5;
+    /// In register ECX of CPUID leaf 7: VAES.
+    const LEAF_7_ECX_VAES: u32 = 1 << 9;
+    /// In XCR0: the system saves the lower and the upper halves of the vector registers.
+    const XCR0: u32 = 0b110;
 
     impl Aes {
         /// Asks the processor; slow in a virtual machine, so only when a depot is made or opened.
+        #[allow(
+            unused_unsafe,
+            reason = "newer compilers know that every x86-64 has CPUID"
+        )]
         pub fn detect() -> Option<Aes> {
-            #[allow(
-                unused_unsafe,
-                reason = "newer compilers know that every x86-64 has CPUID"
-            )]
-            // SAFETY: every x86-64 processor has CPUID and its leaf 1.
-            let features = unsafe { __cpuid(1) };
-            (features.ecx & AES_BIT != 0).then_some(Aes(()))
+            // SAFETY: every x86-64 processor has CPUID and its leaves 0 and 1.
+            let (most, first) = unsafe { (__cpuid(0).eax, __cpuid(1)) };
+            if most < 7 || first.ecx & LEAF_1_ECX != LEAF_1_ECX || extended_state() & XCR0 != XCR0 {
+                return None;
+            }
+            // SAFETY: the processor has leaf 7.
+            let seventh = unsafe { __cpuid_count(7, 0) };
+            (seventh.ebx & LEAF_7_EBX != 0).then_some(Aes {
+                is_wide: seventh.ecx & LEAF_7_ECX_VAES != 0,
+            })
+        }
+
+        /// Every way of this processor to compute the one hash.
+        #[cfg(test)]
+        pub fn ways(self) -> impl Iterator<Item = Aes> {
+            let wide = self.is_wide.then_some(self);
+            wide.into_iter().chain([Aes { is_wide: false }])
         }
 
         /// Links the hashes of full runs, the last one first, and then of `tail`, to `start`.
@@ -51,39 +86,98 @@ mod x86 {
         }
     }
 
-    #[target_feature(enable = "aes")]
+    /// The register XCR0, which is there where the system has switched on its use.
+    fn extended_state() -> u32 {
+        let state: u32;
+        // SAFETY: reads a register; `detect` has found that the system allows it.
+        unsafe {
+            asm!("xgetbv", in("ecx") 0, out("eax") state, out("edx") _, options(nomem, nostack));
+        }
+        state
+    }
+
+    #[target_feature(enable = "aes,avx2")]
     fn chain(keys: &Run, start: u64, full: &[Run], tail: Option<&Run>, links: [u64; 2]) -> u64 {
-        let keys = pairs(keys);
+        let keys = load(keys);
         let [full_link, tail_link] = links;
         let mut hash = start;
         for run in full.iter().rev() {
-            hash = crate::hash::fold(hash ^ hash_run(&keys, run), full_link);
+            hash = crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(run)), full_link);
         }
         tail.map_or(hash, |tail| {
-            crate::hash::fold(hash ^ hash_run(&keys, tail), tail_link)
+            crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(tail)), tail_link)
         })
     }
 
+    /// A run in registers.
     #[inline]
-    #[target_feature(enable = "aes")]
-    fn pairs(run: &Run) -> [__m128i; 5] {
-        let pairs = run.as_chunks::<2>().0;
-        core::array::from_fn(|index| {
-            let [first, second] = pairs.get(index).copied().unwrap_or_default();
-            _mm_set_epi64x(second as i64, first as i64)
-        })
-    }
-
-    /// Each pair of frames has a key of its own, so pairs cannot change places unnoticed.
-    #[inline]
-    #[target_feature(enable = "aes")]
-    fn hash_run(keys: &[__m128i; 5], run: &Run) -> u64 {
-        let mut sum = _mm_setzero_si128();
-        for (words, key) in pairs(run).into_iter().zip(keys) {
-            let once = _mm_aesenc_si128(_mm_xor_si128(words, *key), keys[0]);
-            sum = _mm_xor_si128(sum, _mm_aesenc_si128(once, keys[1]));
+    #[target_feature(enable = "avx2")]
+    pub(crate) fn load(run: &Run) -> Frames {
+        let words = run.as_ptr();
+        // SAFETY: four, four and two words of ten.
+        unsafe {
+            [
+                _mm256_loadu_si256(words.cast()),
+                _mm256_loadu_si256(words.add(4).cast()),
+                _mm256_zextsi128_si256(_mm_loadu_si128(words.add(8).cast())),
+            ]
         }
+    }
+
+    /// Each pair of frames has a key of its own, so pairs cannot change places unnoticed. `WIDE`
+    /// must hold only where the processor has VAES, and does not change the hash.
+    #[inline]
+    #[target_feature(enable = "aes,avx2")]
+    pub(crate) fn hash_run<const WIDE: bool>(keys: &Frames, run: &Frames) -> u64 {
+        let rounds = [lower(keys[0]), upper(keys[0])];
+        let twice = |pair| _mm_aesenc_si128(_mm_aesenc_si128(pair, rounds[0]), rounds[1]);
+        let [left, right] = [
+            _mm256_xor_si256(run[0], keys[0]),
+            _mm256_xor_si256(run[1], keys[1]),
+        ];
+        let sum = if WIDE {
+            let sum = _mm256_xor_si256(twice_wide(left, rounds), twice_wide(right, rounds));
+            _mm_xor_si128(lower(sum), upper(sum))
+        } else {
+            let pairs = [lower(left), upper(left), lower(right), upper(right)].map(twice);
+            _mm_xor_si128(
+                _mm_xor_si128(pairs[0], pairs[1]),
+                _mm_xor_si128(pairs[2], pairs[3]),
+            )
+        };
+        let sum = _mm_xor_si128(sum, twice(_mm_xor_si128(lower(run[2]), lower(keys[2]))));
         _mm_cvtsi128_si64(_mm_xor_si128(sum, _mm_unpackhi_epi64(sum, sum))) as u64
+    }
+
+    /// Both rounds for two pairs of frames.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn twice_wide(pairs: __m256i, rounds: [__m128i; 2]) -> __m256i {
+        let mut mixed = pairs;
+        // SAFETY: computes in registers; `hash_run` is called so only where there is VAES.
+        unsafe {
+            asm!(
+                "vaesenc {mixed}, {mixed}, {first}",
+                "vaesenc {mixed}, {mixed}, {second}",
+                mixed = inout(ymm_reg) mixed,
+                first = in(ymm_reg) _mm256_broadcastsi128_si256(rounds[0]),
+                second = in(ymm_reg) _mm256_broadcastsi128_si256(rounds[1]),
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        mixed
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn lower(both: __m256i) -> __m128i {
+        _mm256_castsi256_si128(both)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn upper(both: __m256i) -> __m128i {
+        _mm256_extracti128_si256::<1>(both)
     }
 }
 

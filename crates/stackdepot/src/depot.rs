@@ -11,6 +11,7 @@ use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::hold::Hold;
+use crate::insert::Saved;
 use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
 use crate::lookup::Fetched;
 use crate::onto::Ancestor;
@@ -58,9 +59,7 @@ impl<'r> Depot<'r> {
     /// See [`SaveError`]; each refusal is counted.
     #[inline]
     pub fn save(&self, frames: &[u64]) -> Result<WeakHandle, SaveError> {
-        self.region
-            .save(&self.hasher, frames, Hold::None)
-            .map(|saved| saved.weak)
+        self.save_as(frames, Hold::None).map(|saved| saved.weak)
     }
 
     /// Finds or stores a stack and takes a counted reference on it.
@@ -99,12 +98,25 @@ impl<'r> Depot<'r> {
     /// See [`SaveError`]; each refusal is counted.
     #[inline]
     pub fn save_held(&self, frames: &[u64], hold: Hold) -> Result<Leased, SaveError> {
-        let saved = self.region.save(&self.hasher, frames, hold)?;
+        let saved = self.save_as(frames, hold)?;
         Ok(Leased {
             weak: saved.weak,
             handle: self.handle_of(saved.weak),
             from: saved.from,
         })
+    }
+
+    #[inline(always)]
+    fn save_as(&self, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
+        #[cfg(all(
+            target_arch = "x86_64",
+            target_feature = "sse2",
+            not(any(loom, stackdepot_fault))
+        ))]
+        if let Some(aes) = self.hasher.aes {
+            return crate::hit::save(aes, &self.region, &self.hasher, frames, hold);
+        }
+        self.region.save(&self.hasher, frames, hold)
     }
 
     /// Saves all `frames` like [`Depot::save_held`], skipping the outermost ones that

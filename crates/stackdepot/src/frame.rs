@@ -18,32 +18,35 @@ use crate::sync::{AtomicU64, Ordering};
 /// their length. (The length itself is in the hash and in the node's state.)
 pub(crate) type Run = [u64; RUN_FRAMES];
 
-/// All ones for the first `length` frames, zeros beyond.
-const MASKS: [Run; RUN_FRAMES + 1] = masks();
+/// Ten words of ones, then ten of zeros: the mask of `length` frames begins `length` words before
+/// the middle.
+pub(crate) const MASKS: [u64; 2 * RUN_FRAMES] = masks();
 
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated by the compiler, which refuses an index out of bounds"
 )]
-const fn masks() -> [Run; RUN_FRAMES + 1] {
-    let mut masks = [[0; RUN_FRAMES]; RUN_FRAMES + 1];
-    let mut length = 0;
-    while length <= RUN_FRAMES {
-        let mut position = 0;
-        while position < length {
-            masks[length][position] = u64::MAX;
-            position += 1;
-        }
-        length += 1;
+const fn masks() -> [u64; 2 * RUN_FRAMES] {
+    let mut masks = [0; 2 * RUN_FRAMES];
+    let mut position = 0;
+    while position < RUN_FRAMES {
+        masks[position] = u64::MAX;
+        position += 1;
     }
     masks
+}
+
+/// All ones for the first `length` frames, zeros beyond.
+#[inline]
+fn mask(length: usize) -> Option<&'static Run> {
+    MASKS.get(RUN_FRAMES.checked_sub(length)?..)?.first_chunk()
 }
 
 /// The first `length` frames as a padded run, without a branch on the length: it is what a
 /// processor predicts worst.
 #[inline]
 pub(crate) fn pad(frames: &[u64], length: usize) -> Run {
-    let (Some(first), Some(mask)) = (frames.first(), MASKS.get(length)) else {
+    let (Some(first), Some(mask)) = (frames.first(), mask(length)) else {
         return [0; RUN_FRAMES];
     };
     let filler = first & HIGH;
@@ -75,7 +78,7 @@ fn repeat_last(frames: &[u64]) -> Run {
 pub(crate) struct Windows(pub u32);
 
 /// The upper half of a frame, in place.
-const HIGH: u64 = !0 << 32;
+pub(crate) const HIGH: u64 = !0 << 32;
 /// In a cell of the window table: taken, with the upper half below.
 const TAKEN: u64 = 1 << 32;
 /// The selectors of all frames of a run.
@@ -260,6 +263,7 @@ impl<'r> WindowTable<'r> {
     }
 
     /// Whether a cell holds a window.
+    #[inline]
     pub fn is_taken(self, cell: usize) -> bool {
         Windows::high_of_cell(self.cell(cell)).is_some()
     }

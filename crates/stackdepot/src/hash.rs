@@ -15,11 +15,12 @@ use crate::layout::{HASH_AES, HASH_MULTIPLY_FOLD, RUN_FRAMES};
 /// The keys of a region's hash.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hasher {
-    lanes: Run,
+    pub lanes: Run,
     chain: u64,
     root: u64,
     cut_root: u64,
-    aes: Option<Aes>,
+    /// Whether the runs are hashed in AES rounds.
+    pub aes: Option<Aes>,
 }
 
 /// Multiplies to 128 bits and folds the halves.
@@ -114,7 +115,7 @@ impl Hasher {
 
     /// What the chain is multiplied with: no run passes for one of another length.
     #[inline]
-    fn link(&self, length: usize) -> u64 {
+    pub fn link(&self, length: usize) -> u64 {
         self.chain.wrapping_add((length as u64) << 32)
     }
 

@@ -30,7 +30,7 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDEPOT");
 pub const VERSION: u32 = 1;
 /// Multiply-fold, in portable integer arithmetic.
 pub const HASH_MULTIPLY_FOLD: u32 = 1;
-/// AES rounds for the runs, on processors that have such instructions.
+/// AES rounds for the runs, on processors that have such instructions and AVX2.
 pub const HASH_AES: u32 = 2;
 /// Header flag: counted references are on.
 pub const FLAG_REFERENCES: u32 = 1;
@@ -158,7 +158,7 @@ impl<'r> Region<'r> {
     /// The slot of a number; `None` for 0 (the root) and for what lies outside.
     #[inline]
     pub fn slot(&self, number: u32) -> Option<&'r Slot> {
-        self.slots.get(number.wrapping_sub(1) as usize)
+        self.slots.get((number as usize).wrapping_sub(1))
     }
 
     /// The payload words of a slot; empty when payload is off.

@@ -46,7 +46,7 @@
 //! Stacks share their outer frames: a stack is cut from the root into runs of ten frames, and
 //! each distinct (parent, run) is a node in one 64-byte slot. Files in the order of reading:
 //! `state` and `slot` (the word that decides), `layout` and `config` (where things lie), `frame`,
-//! `hash` and `aes`, `index`, `compare` and `lookup` (readers), `publish` (making a node the only one of its kind),
+//! `hash` and `aes`, `index`, `compare` and `lookup` (readers), `hit` (the same in vector registers), `publish` (making a node the only one of its kind),
 //! `evict` and `hand` (ending one), `hold`, `insert` (save), `depot` (the facade), `recover` and
 //! `image`; on top of it all [`ring`] and [`live`].
 #![cfg_attr(not(loom), no_std)]
@@ -62,6 +62,16 @@ mod frame;
 mod hand;
 pub mod handle;
 mod hash;
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, stackdepot_fault))
+))]
+#[expect(
+    unsafe_code,
+    reason = "vectors of shared words, and instructions that not every processor has"
+)]
+mod hit;
 mod hold;
 pub mod image;
 mod index;

@@ -1,0 +1,288 @@
+//! The hit in vector registers: from the frames to the stored stack in one function.
+//!
+//! Nearly every save finds its stack, so this does what `hash.rs`, `index.rs` and `lookup.rs` do,
+//! in their order and with their orderings, with one branch on what differs from stack to stack:
+//! the number of runs. A partial run is padded under a mask, nodes are decoded as they say and
+//! their differences collected and looked at once. What is not simple (cut stacks, wide nodes,
+//! second buckets, leaves that are not saved) is left to the portable way, which finds the same.
+//!
+//! Shared words are loaded several at once, each as if by a relaxed load. A torn value would do
+//! no harm: what an index cell says is judged by the node, a node by its generation.
+
+mod chain;
+#[cfg(test)]
+mod tests;
+
+use core::arch::asm;
+use core::arch::x86_64::*;
+
+use crate::aes::{Aes, Frames, hash_run, load};
+use crate::error::{HoldError, SaveError};
+use crate::frame::{HIGH, MASKS, WindowTable};
+use crate::handle::{Tick, WeakHandle};
+use crate::hash::{Hasher, fold};
+use crate::hold::Hold;
+use crate::index::home_cell;
+use crate::insert::Saved;
+use crate::layout::{Bucket, RUN_FRAMES, Region};
+use crate::lookup::Found;
+use crate::state::State;
+
+/// What a save came to, in two registers: a weak handle and a tick, or 0 and the error.
+#[derive(Clone, Copy)]
+struct Answer {
+    weak: u64,
+    detail: u32,
+}
+
+impl Answer {
+    /// The same for everybody else.
+    #[inline]
+    fn result(self) -> Result<Saved, SaveError> {
+        if self.weak == 0 {
+            return Err(error_of(self.detail));
+        }
+        Ok(Saved {
+            weak: WeakHandle::from_bits(self.weak),
+            from: Tick(self.detail),
+        })
+    }
+}
+
+impl From<Result<Saved, SaveError>> for Answer {
+    fn from(result: Result<Saved, SaveError>) -> Answer {
+        let (weak, detail) = match result {
+            Ok(saved) => (saved.weak.to_bits(), saved.from.0),
+            Err(error) => (0, error as u32),
+        };
+        Answer { weak, detail }
+    }
+}
+
+/// Every error, where its number is.
+const ERRORS: [SaveError; 6] = [
+    SaveError::Empty,
+    SaveError::Full,
+    SaveError::Contended,
+    SaveError::Crowded,
+    SaveError::Saturated,
+    SaveError::Disabled,
+];
+
+#[cold]
+fn error_of(number: u32) -> SaveError {
+    let error = ERRORS.get(number as usize);
+    error.copied().unwrap_or(SaveError::Contended)
+}
+
+/// Saves a stack and holds it as asked; see `Depot::save_held`. `aes` is the hasher's.
+#[inline]
+pub(crate) fn save(
+    aes: Aes,
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    hold: Hold,
+) -> Result<Saved, SaveError> {
+    let answer = if aes.is_wide {
+        // SAFETY: `aes` proves that the processor has the instructions.
+        unsafe { save_in_vectors::<true>(region, hasher, frames, hold) }
+    } else {
+        // SAFETY: as above.
+        unsafe { save_in_vectors::<false>(region, hasher, frames, hold) }
+    };
+    answer.result()
+}
+
+/// `WIDE` promises VAES.
+#[target_feature(enable = "aes,avx2")]
+#[inline(never)]
+fn save_in_vectors<const WIDE: bool>(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    hold: Hold,
+) -> Answer {
+    if has_more_windows(region) {
+        return save_in_windows::<WIDE>(region, hasher, frames, hold);
+    }
+    match find::<WIDE, false>(region, hasher, frames) {
+        // Who saw a node sees its windows: had it named others, they would be there now.
+        Some(found) if !has_more_windows(region) => {
+            hold_found(region, hasher, frames, &found, hold)
+        }
+        _ => save_portably(region, hasher, frames, hold),
+    }
+}
+
+/// The same where nodes may name windows of their own.
+#[target_feature(enable = "aes,avx2")]
+#[inline(never)]
+fn save_in_windows<const WIDE: bool>(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    hold: Hold,
+) -> Answer {
+    match find::<WIDE, true>(region, hasher, frames) {
+        Some(found) => hold_found(region, hasher, frames, &found, hold),
+        None => save_portably(region, hasher, frames, hold),
+    }
+}
+
+/// Whether the window table has more than the first two.
+#[inline]
+fn has_more_windows(region: &Region<'_>) -> bool {
+    WindowTable::of(region.header).is_taken(2)
+}
+
+/// As `Region::save_found`.
+#[inline(always)]
+fn hold_found(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    found: &Found<'_>,
+    hold: Hold,
+) -> Answer {
+    let weak = WeakHandle::new(found.number, found.generation);
+    if hold != Hold::None {
+        return hold_stored(region, hasher, frames, weak, hold);
+    }
+    if !found.state.has(State::VISITED) {
+        found.slot.mark_visited(found.state);
+    }
+    Answer {
+        weak: weak.to_bits(),
+        detail: 0,
+    }
+}
+
+#[inline(never)]
+fn hold_stored(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    weak: WeakHandle,
+    hold: Hold,
+) -> Answer {
+    match region.hold(weak, hold) {
+        Ok(saved) => Answer::from(Ok(saved)),
+        Err(HoldError::Evicted) => save_portably(region, hasher, frames, hold),
+        Err(HoldError::Saturated) => Answer::from(Err(SaveError::Saturated)),
+        Err(HoldError::Contended) => Answer::from(Err(SaveError::Contended)),
+        Err(HoldError::Disabled) => Answer::from(Err(SaveError::Disabled)),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn save_portably(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hold) -> Answer {
+    Answer::from(region.save(hasher, frames, hold))
+}
+
+/// Finds the committed leaf of a stack that is whole, saved, and stored narrow. `OWN`: nodes may
+/// name windows of their own.
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn find<'r, const WIDE: bool, const OWN: bool>(
+    region: &Region<'r>,
+    hasher: &Hasher,
+    frames: &[u64],
+) -> Option<Found<'r>> {
+    let (_, rest) = frames.split_first()?;
+    if rest.len() >= region.max_frames as usize {
+        return None;
+    }
+    let (leaf_rest, outer) = rest.as_rchunks::<RUN_FRAMES>();
+    let length = leaf_rest.len() + 1;
+    // SAFETY: there are `length` frames, which is 1 to 10.
+    let leaf = unsafe { load_partial(frames, length) };
+    let hash = hash_stack::<WIDE>(hasher, &leaf, length, outer);
+    let bucket = region.first_bucket(hash as u32)?;
+    let home = bucket.entry(home_cell(hash));
+    let number = if home.is_committed_of(hash) {
+        home.slot()
+    } else {
+        first_match(bucket, hash)?
+    };
+    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer)
+}
+
+/// As `frame::pad`.
+///
+/// # Safety
+/// There are `length` frames, 1 to 10.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load_partial(frames: &[u64], length: usize) -> Frames {
+    let frames = frames.as_ptr().cast::<i64>();
+    // SAFETY: the mask's ten words lie within `MASKS` and let through the frames that are there.
+    unsafe {
+        let mask = MASKS.as_ptr().add(RUN_FRAMES - length);
+        let first = _mm256_broadcastq_epi64(_mm_loadl_epi64(frames.cast()));
+        let filler = _mm256_and_si256(first, _mm256_set1_epi64x(HIGH as i64));
+        let four = |start: usize| {
+            let mask = _mm256_loadu_si256(mask.add(start).cast());
+            _mm256_blendv_epi8(filler, _mm256_maskload_epi64(frames.add(start), mask), mask)
+        };
+        let last_mask = _mm_loadu_si128(mask.add(8).cast());
+        let last = _mm_blendv_epi8(
+            _mm256_castsi256_si128(filler),
+            _mm_maskload_epi64(frames.wrapping_add(8), last_mask),
+            last_mask,
+        );
+        [four(0), four(4), _mm256_zextsi128_si256(last)]
+    }
+}
+
+/// As `Hasher::stack`.
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn hash_stack<const WIDE: bool>(
+    hasher: &Hasher,
+    leaf: &Frames,
+    length: usize,
+    outer: &[[u64; RUN_FRAMES]],
+) -> u64 {
+    let keys = load(&hasher.lanes);
+    let leaf_hash = hash_run::<WIDE>(&keys, leaf);
+    let full_link = hasher.link(RUN_FRAMES);
+    let mut hash = hasher.start(false);
+    for run in outer.iter().rev() {
+        hash = fold(hash ^ hash_run::<WIDE>(&keys, &load(run)), full_link);
+    }
+    fold(hash ^ leaf_hash, hasher.link(length))
+}
+
+/// The slot of a committed entry with the hash's fingerprint.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn first_match(bucket: &Bucket, hash: u64) -> Option<u32> {
+    let (left, right): (__m256i, __m256i);
+    // SAFETY: loads the line that `bucket` refers to.
+    unsafe {
+        asm!(
+            "vmovdqa {left}, [{bucket}]",
+            "vmovdqa {right}, [{bucket} + 32]",
+            bucket = in(reg) bucket,
+            left = out(ymm_reg) left,
+            right = out(ymm_reg) right,
+            options(readonly, nostack, preserves_flags),
+        );
+    }
+    let upper_halves = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(
+        _mm256_castsi256_ps(left),
+        _mm256_castsi256_ps(right),
+    ));
+    // The lowest bit of an upper half says "tentative".
+    let wanted = _mm256_set1_epi32((hash >> 32) as i32 & !1);
+    let fits = _mm256_cmpeq_epi32(upper_halves, wanted);
+    let matches = _mm256_movemask_ps(_mm256_castsi256_ps(fits)) as u32;
+    if matches == 0 {
+        return None;
+    }
+    // The cells in the order in which the shuffle left them.
+    let position = 0x7632_5410_u32 >> (matches.trailing_zeros() * 4) & 7;
+    Some(bucket.entry(position as usize).slot())
+}

@@ -1,0 +1,157 @@
+//! Tests of the hit: every way of this processor finds what the portable way stored.
+
+extern crate std;
+
+use std::vec::Vec;
+
+use super::*;
+use crate::config::Config;
+use crate::depot::Depot;
+use crate::layout::Line;
+use crate::sync::Ordering;
+
+/// Upper halves that a test's frames take turns in.
+const ALL_HIGHS: [&[u64]; 5] = [
+    &[0],
+    &[0x7f12],
+    &[0x5555, 0x7f12],
+    &[1, 2, 3],
+    &[9, 8, 7, 6],
+];
+
+/// What each way of this processor finds.
+fn finds(depot: &Depot<'_>, frames: &[u64]) -> Vec<Option<WeakHandle>> {
+    let aes = depot.hasher.aes.unwrap();
+    let own = has_more_windows(&depot.region);
+    aes.ways()
+        .map(|way| {
+            // SAFETY: the processor has what `way` says.
+            let found = unsafe {
+                match (way.is_wide, own) {
+                    (true, true) => find::<true, true>(&depot.region, &depot.hasher, frames),
+                    (true, false) => find::<true, false>(&depot.region, &depot.hasher, frames),
+                    (false, true) => find::<false, true>(&depot.region, &depot.hasher, frames),
+                    (false, false) => find::<false, false>(&depot.region, &depot.hasher, frames),
+                }
+            };
+            found.map(|found| WeakHandle::new(found.number, found.generation))
+        })
+        .collect()
+}
+
+fn stack(highs: &[u64], length: usize) -> Vec<u64> {
+    let frame = |place: usize| highs[place % highs.len()] << 32 | (place as u64 * 0x1_0007 + 5);
+    (0..length).map(frame).collect()
+}
+
+#[test]
+fn every_error_comes_back_from_two_registers() {
+    for (number, error) in ERRORS.into_iter().enumerate() {
+        assert_eq!(error as usize, number);
+        assert_eq!(Answer::from(Err(error)).result().err(), Some(error));
+    }
+}
+
+/// Stores stacks of one to forty frames the portable way and hands each to the test.
+fn with_stored(highs: &[u64], test: impl Fn(&Depot<'_>, &[u64], WeakHandle)) {
+    if Aes::detect().is_none() {
+        return;
+    }
+    let mut memory = std::vec![Line::ZERO; 4096];
+    let depot = Depot::new(&mut memory, &Config::new(4096 * 64)).unwrap();
+    for length in 1..=40 {
+        let frames = stack(highs, length);
+        let saved = depot.region.save(&depot.hasher, &frames, Hold::None);
+        test(&depot, &frames, saved.unwrap().weak);
+    }
+}
+
+#[test]
+fn every_way_finds_the_stack_and_none_that_differs_in_one_bit() {
+    for highs in ALL_HIGHS {
+        with_stored(highs, |depot, frames, weak| {
+            assert!(
+                finds(depot, frames)
+                    .iter()
+                    .all(|found| *found == Some(weak))
+            );
+            assert_eq!(depot.save(frames), Ok(weak));
+            for (place, bit) in
+                (0..frames.len()).flat_map(|place| (0..64).map(move |bit| (place, bit)))
+            {
+                let mut other = frames.to_vec();
+                other[place] ^= 1 << bit;
+                assert!(
+                    finds(depot, &other).iter().all(Option::is_none),
+                    "{place} {bit}"
+                );
+            }
+        });
+    }
+}
+
+/// Compares the chain that ends in a leaf with frames, whatever their hash.
+fn is_chain_of(depot: &Depot<'_>, leaf: WeakHandle, frames: &[u64]) -> bool {
+    let (leaf_rest, outer) = frames[1..].as_rchunks::<RUN_FRAMES>();
+    let length = leaf_rest.len() + 1;
+    let region = &depot.region;
+    // SAFETY: `with_stored` found AVX2; there are `length` frames.
+    unsafe {
+        let run = load_partial(frames, length);
+        let found = if has_more_windows(region) {
+            chain::compare_stack::<true>(region, leaf.slot(), (&run, length), outer)
+        } else {
+            chain::compare_stack::<false>(region, leaf.slot(), (&run, length), outer)
+        };
+        found.is_some()
+    }
+}
+
+#[test]
+fn a_chain_equals_its_stack_and_none_that_differs_in_one_bit_or_in_length() {
+    for highs in ALL_HIGHS {
+        with_stored(highs, |depot, frames, weak| {
+            assert!(is_chain_of(depot, weak, frames));
+            for (place, bit) in
+                (0..frames.len()).flat_map(|place| (0..64).map(move |bit| (place, bit)))
+            {
+                let mut other = frames.to_vec();
+                other[place] ^= 1 << bit;
+                assert!(!is_chain_of(depot, weak, &other), "{place} {bit}");
+            }
+            // Padded, it is the same in all but its length.
+            let longer: Vec<u64> = frames.iter().copied().chain([frames[0] & HIGH]).collect();
+            let shorter = &frames[..frames.len() - 1];
+            assert!(!is_chain_of(depot, weak, &longer));
+            assert!(shorter.is_empty() || !is_chain_of(depot, weak, shorter));
+        });
+    }
+}
+
+#[test]
+fn cut_wide_torn_and_unsaved_chains_equal_no_stack() {
+    with_stored(&[0x7f12], |depot, frames, weak| {
+        let runs = frames.len().div_ceil(RUN_FRAMES);
+        let mut slot = depot.region.slot(weak.slot()).unwrap();
+        for above in 0..runs {
+            let saved = if above == 0 { State::SAVED_BIT } else { 0 };
+            for bit in [
+                State::CUT,
+                State::WIDE,
+                State::LIVE,
+                1 << State::LENGTH_SHIFT,
+                saved,
+            ] {
+                slot.state.fetch_xor(bit, Ordering::Relaxed);
+                assert_eq!(
+                    is_chain_of(depot, weak, frames),
+                    bit == 0,
+                    "{above} {bit:x}"
+                );
+                slot.state.fetch_xor(bit, Ordering::Relaxed);
+            }
+            let parent = slot.link.load(Ordering::Relaxed) as u32;
+            slot = depot.region.slot(parent).unwrap_or(slot);
+        }
+    });
+}
