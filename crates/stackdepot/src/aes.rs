@@ -6,61 +6,59 @@
 //! particular to these instructions; where they cannot be (other processors, kernels, models) no
 //! proof can be had.
 
-#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
+#[cfg(not(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, miri, stackdepot_fault))
+)))]
 pub(crate) use absent::Aes;
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))]
-pub(crate) use x86::Aes;
 #[cfg(all(
     target_arch = "x86_64",
     target_feature = "sse2",
-    not(any(loom, stackdepot_fault))
+    not(any(loom, miri, stackdepot_fault))
 ))]
-pub(crate) use x86::{Frames, hash_run, load};
+pub(crate) use x86::{Aes, Frames, hash_run, load};
 
-#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(loom)))]
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, miri, stackdepot_fault))
+))]
 #[expect(unsafe_code, reason = "instructions that not every processor has")]
 mod x86 {
     use core::arch::asm;
     use core::arch::x86_64::*;
 
+    use crate::avx2::Avx2;
     use crate::frame::Run;
 
     /// The proof that this processor has AES instructions and AVX2.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Aes {
         /// Whether one instruction can do two rounds side by side (VAES).
-        #[cfg_attr(stackdepot_fault, expect(dead_code, reason = "`hit.rs` is left out"))]
         pub is_wide: bool,
     }
 
     /// Ten frames: four, four, and two with zeros above.
     pub(crate) type Frames = [__m256i; 3];
 
-    /// In register ECX of CPUID leaf 1: AES, and the system saves the vector registers.
-    const LEAF_1_ECX: u32 = 1 << 25 | 1 << 27 | 1 << 28;
-    /// In register EBX of CPUID leaf 7: AVX2.
-    const LEAF_7_EBX: u32 = 1 << 5;
-    /// In register ECX of CPUID leaf 7: VAES.
-    const LEAF_7_ECX_VAES: u32 = 1 << 9;
-    /// In XCR0: the system saves the lower and the upper halves of the vector registers.
-    const XCR0: u32 = 0b110;
+    /// In register ECX of CPUID leaf 1.
+    const AES_BIT: u32 = 1 << 25;
+    /// In register ECX of CPUID leaf 7.
+    const VAES_BIT: u32 = 1 << 9;
 
     impl Aes {
         /// Asks the processor; slow in a virtual machine, so only when a depot is made or opened.
-        #[allow(
-            unused_unsafe,
-            reason = "newer compilers know that every x86-64 has CPUID"
-        )]
         pub fn detect() -> Option<Aes> {
-            // SAFETY: every x86-64 processor has CPUID and its leaves 0 and 1.
-            let (most, first) = unsafe { (__cpuid(0).eax, __cpuid(1)) };
-            if most < 7 || first.ecx & LEAF_1_ECX != LEAF_1_ECX || extended_state() & XCR0 != XCR0 {
-                return None;
-            }
-            // SAFETY: the processor has leaf 7.
-            let seventh = unsafe { __cpuid_count(7, 0) };
-            (seventh.ebx & LEAF_7_EBX != 0).then_some(Aes {
-                is_wide: seventh.ecx & LEAF_7_ECX_VAES != 0,
+            Avx2::detect()?;
+            #[allow(
+                unused_unsafe,
+                reason = "newer compilers know that every x86-64 has CPUID"
+            )]
+            // SAFETY: every x86-64 processor has leaf 1, and those with AVX2 have leaf 7.
+            let (first, seventh) = unsafe { (__cpuid(1), __cpuid_count(7, 0)) };
+            (first.ecx & AES_BIT != 0).then_some(Aes {
+                is_wide: seventh.ecx & VAES_BIT != 0,
             })
         }
 
@@ -84,16 +82,6 @@ mod x86 {
             // SAFETY: `self` proves that the processor has the instructions.
             unsafe { chain(keys, start, full, tail, links) }
         }
-    }
-
-    /// The register XCR0, which is there where the system has switched on its use.
-    fn extended_state() -> u32 {
-        let state: u32;
-        // SAFETY: reads a register; `detect` has found that the system allows it.
-        unsafe {
-            asm!("xgetbv", in("ecx") 0, out("eax") state, out("edx") _, options(nomem, nostack));
-        }
-        state
     }
 
     #[target_feature(enable = "aes,avx2")]
@@ -181,7 +169,11 @@ mod x86 {
     }
 }
 
-#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(loom))))]
+#[cfg(not(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, miri, stackdepot_fault))
+)))]
 mod absent {
     use crate::frame::Run;
 
@@ -202,7 +194,12 @@ mod absent {
     }
 }
 
-#[cfg(all(test, target_arch = "x86_64", not(loom)))]
+#[cfg(all(
+    test,
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, miri, stackdepot_fault))
+))]
 mod tests {
     extern crate std;
 
@@ -210,7 +207,8 @@ mod tests {
 
     #[test]
     fn the_instructions_are_found_where_the_processor_has_them() {
-        let is_there = std::is_x86_feature_detected!("aes");
+        let is_there =
+            std::is_x86_feature_detected!("aes") && std::is_x86_feature_detected!("avx2");
         assert_eq!(Aes::detect().is_some(), is_there);
     }
 }

@@ -8,12 +8,12 @@ use crate::config::Config;
 #[cfg(loom)]
 use crate::config::HashChoice;
 use crate::error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
+use crate::fetch::Fetched;
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::hold::Hold;
 use crate::insert::Saved;
 use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
-use crate::lookup::Fetched;
 use crate::onto::Ancestor;
 use crate::recover::Recovered;
 use crate::stats::Stats;
@@ -108,11 +108,6 @@ impl<'r> Depot<'r> {
 
     #[inline(always)]
     fn save_as(&self, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
-        #[cfg(all(
-            target_arch = "x86_64",
-            target_feature = "sse2",
-            not(any(loom, stackdepot_fault))
-        ))]
         if let Some(aes) = self.hasher.aes {
             return crate::hit::save(aes, &self.region, &self.hasher, frames, hold);
         }
@@ -241,7 +236,8 @@ impl<'r> Depot<'r> {
         self.region.weak_of_bits(handle, kept)
     }
 
-    /// Copies a stack out, innermost frame first, as much of it as `out` takes.
+    /// Copies a stack out, innermost frame first, as much of it as `out` takes. What `out` held
+    /// beyond the stack's frames may be overwritten.
     ///
     /// # Errors
     /// `Evicted`; `out` then holds nothing meaningful.

@@ -8,6 +8,10 @@
 //!
 //! Shared words are loaded several at once, each as if by a relaxed load. A torn value would do
 //! no harm: what an index cell says is judged by the node, a node by its generation.
+#![expect(
+    unsafe_code,
+    reason = "vectors of shared words, and instructions that not every processor has"
+)]
 
 mod chain;
 #[cfg(test)]

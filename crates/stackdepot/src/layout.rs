@@ -5,6 +5,7 @@
 //! one file that turns raw memory into references; `cfg(loom)` puts boxes in their place,
 //! because loom's atomics are no plain bytes, and shrinks the shape.
 
+use crate::avx2::Avx2;
 use crate::config::{Config, Geometry, HashChoice};
 use crate::error::{AttachError, ConfigError};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -152,6 +153,8 @@ pub(crate) struct Region<'r> {
     pub lease_ticks: u32,
     pub references: bool,
     pub generation_limit: u32,
+    /// Whether nodes can be decoded in vector registers (`vector.rs`).
+    pub avx2: Option<Avx2>,
 }
 
 impl<'r> Region<'r> {
@@ -350,6 +353,7 @@ mod real {
                     lease_ticks: config.lease_ticks,
                     references: config.references,
                     generation_limit: config.generation_limit,
+                    avx2: Avx2::detect(),
                 }
             }
         }
@@ -422,6 +426,7 @@ mod boxed {
                 lease_ticks: self.config.lease_ticks,
                 references: self.config.references,
                 generation_limit: self.config.generation_limit,
+                avx2: Avx2::detect(),
             }
         }
     }

@@ -46,30 +46,32 @@
 //! Stacks share their outer frames: a stack is cut from the root into runs of ten frames, and
 //! each distinct (parent, run) is a node in one 64-byte slot. Files in the order of reading:
 //! `state` and `slot` (the word that decides), `layout` and `config` (where things lie), `frame`,
-//! `hash` and `aes`, `index`, `compare` and `lookup` (readers), `hit` (the same in vector registers), `publish` (making a node the only one of its kind),
+//! `hash` and `aes`, `index`, `compare`, `lookup` and `fetch` (readers), `hit` (a save that finds
+//! its stack, in vector registers), `publish` (making a node the only one of its kind),
 //! `evict` and `hand` (ending one), `hold`, `insert` (save), `depot` (the facade), `recover` and
 //! `image`; on top of it all [`ring`] and [`live`].
 #![cfg_attr(not(loom), no_std)]
 
 mod aes;
+mod avx2;
 mod clock;
 mod compare;
 mod config;
 mod depot;
 mod error;
 mod evict;
+mod fetch;
 mod frame;
 mod hand;
 pub mod handle;
 mod hash;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, stackdepot_fault))
-))]
-#[expect(
-    unsafe_code,
-    reason = "vectors of shared words, and instructions that not every processor has"
+#[cfg_attr(
+    not(all(
+        target_arch = "x86_64",
+        target_feature = "sse2",
+        not(any(loom, miri, stackdepot_fault))
+    )),
+    path = "hit/absent.rs"
 )]
 mod hit;
 mod hold;
@@ -90,6 +92,12 @@ mod slot;
 pub mod state;
 mod stats;
 pub mod sync;
+#[cfg(all(
+    target_arch = "x86_64",
+    target_feature = "sse2",
+    not(any(loom, miri, stackdepot_fault))
+))]
+mod vector;
 mod walk;
 
 pub use config::{
@@ -97,12 +105,13 @@ pub use config::{
 };
 pub use depot::{Depot, Held, Leased};
 pub use error::{AttachError, ConfigError, FetchError, HoldError, SaveError};
+pub use fetch::Fetched;
 pub use handle::{Handle, Tick, WeakHandle};
 pub use hold::Hold;
 #[cfg(loom)]
 pub use layout::Memory;
 pub use layout::{HEADER_BYTES, LINE_BYTES, Line, MOST_PAYLOAD_WORDS, RUN_FRAMES};
-pub use lookup::Fetched;
+
 pub use onto::Ancestor;
 pub use recover::Recovered;
 pub use section::SectionError;

@@ -5,23 +5,12 @@
 //! at the leaf's generation again: a leaf that was not retired had all its ancestors. Frames
 //! are compared decoded, word for word: a fingerprint never decides. Every hop is counted.
 
-use crate::error::FetchError;
 use crate::frame::{Run, pad};
-use crate::handle::WeakHandle;
 use crate::hash::Hasher;
 use crate::index::home_cell;
 use crate::layout::{Bucket, RUN_FRAMES, Region, Slot};
 use crate::state::State;
 use crate::sync::Ordering;
-
-/// What a fetch found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fetched {
-    /// How many frames are stored, also where the buffer was shorter.
-    pub frame_count: usize,
-    /// Whether the stack was cut at its outer end when it was saved.
-    pub is_cut: bool,
-}
 
 /// The frames of one save, at most `max_frames` of them, cut into runs.
 ///
@@ -268,63 +257,6 @@ impl<'r> Region<'r> {
             || self
                 .slot(base.number)
                 .is_some_and(|slot| slot.is_still(base.generation))
-    }
-
-    /// Copies a stack out; see `Depot::fetch`.
-    pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> Result<Fetched, FetchError> {
-        let leaf = self.slot(weak.slot()).ok_or(FetchError::Evicted)?;
-        if leaf.generation_now() != weak.generation() {
-            return Err(FetchError::Evicted);
-        }
-        let fetched = self.copy_chain(leaf, out).ok_or(FetchError::Evicted)?;
-        if leaf.is_still(weak.generation()) {
-            Ok(fetched)
-        } else {
-            Err(FetchError::Evicted)
-        }
-    }
-
-    /// Copies what hangs together from a leaf to a root; `None` where it does not.
-    fn copy_chain(&self, leaf: &'r Slot, out: &mut [u64]) -> Option<Fetched> {
-        let mut frame_count = 0;
-        let mut slot = leaf;
-        let mut state = leaf.state_now();
-        // Ends: each round adds a frame at least, and `max_frames` bounds them.
-        loop {
-            let length = state.length();
-            frame_count += length;
-            if !state.is_live()
-                || length == 0
-                || length > RUN_FRAMES
-                || frame_count > self.max_frames as usize
-            {
-                return None;
-            }
-            let link = slot.link.load(Ordering::Relaxed);
-            let room = out.get_mut(frame_count - length..).unwrap_or_default();
-            let windows = (link >> 32) as u32;
-            // A full run, as most are, is written where it belongs; others come by a detour.
-            match room.first_chunk_mut() {
-                Some(run) if length == RUN_FRAMES => self.decode_to(slot, state, windows, run)?,
-                _ => {
-                    let run = self.decode(slot, state, windows)?;
-                    for (place, frame) in room.iter_mut().zip(run).take(length) {
-                        *place = frame;
-                    }
-                }
-            }
-            if link as u32 == 0 {
-                return Some(Fetched {
-                    frame_count,
-                    is_cut: state.has(State::CUT),
-                });
-            }
-            slot = self.slot(link as u32)?;
-            state = State(slot.state.load(Ordering::Relaxed));
-            if state.length() != RUN_FRAMES {
-                return None;
-            }
-        }
     }
 }
 

@@ -1,0 +1,19 @@
+//! No hit in vector registers: other processors, kernels, models, fault injection, interpreters.
+
+use crate::aes::Aes;
+use crate::error::SaveError;
+use crate::hash::Hasher;
+use crate::hold::Hold;
+use crate::insert::Saved;
+use crate::layout::Region;
+
+/// Never called.
+pub(crate) fn save(
+    aes: Aes,
+    _: &Region<'_>,
+    _: &Hasher,
+    _: &[u64],
+    _: Hold,
+) -> Result<Saved, SaveError> {
+    match aes {}
+}
