@@ -81,14 +81,22 @@ impl<'f> Stack<'f> {
         }
     }
 
-    /// The same stack, which is not cut, with its outermost runs left to an ancestor; `None` when
-    /// nothing would be left below it.
-    pub fn onto(self, base: Base, base_levels: usize) -> Option<Stack<'f>> {
-        let full = self.full.get(..self.full.len().checked_sub(base_levels)?)?;
-        if full.is_empty() && self.tail_length == 0 {
+    /// A stack that is not cut, with its outermost runs left to an ancestor; `None` when nothing
+    /// would be left below it. Built in place: a stack that is copied waits for its own padding.
+    #[inline(always)]
+    pub fn onto(frames: &'f [u64], base: Base, base_levels: usize) -> Option<Stack<'f>> {
+        let (tail, full) = frames.as_rchunks::<RUN_FRAMES>();
+        let full = full.get(..full.len().checked_sub(base_levels)?)?;
+        if full.is_empty() && tail.is_empty() {
             return None;
         }
-        Some(Stack { full, base, ..self })
+        Some(Stack {
+            tail: pad(frames, tail.len()),
+            tail_length: tail.len(),
+            full,
+            is_cut: false,
+            base,
+        })
     }
 
     /// How many levels end in a full node.

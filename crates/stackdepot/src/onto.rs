@@ -51,34 +51,48 @@ impl Region<'_> {
         if frames.is_empty() {
             return Err(SaveError::Empty);
         }
-        let whole = Stack::new(frames, self.max_frames as usize);
-        if whole.is_cut {
+        if frames.len() > self.max_frames as usize {
             // Its runs begin at the cut, so they line up with no other stack's.
             trail.fill(None);
             return self.save(hasher, frames, hold);
         }
-        if let Some((stack, levels)) = ancestor.and_then(|ancestor| self.above(ancestor, whole))
+        if let Some(ancestor) = ancestor
+            && let Some(base) = self.base_at(ancestor)
+            && let levels = ancestor.depth() / RUN_FRAMES
+            && let Some(stack) = Stack::onto(frames, base, levels)
             && let Some(answer) = self.save_traced(hasher, &stack, levels, hold, trail)
         {
             return answer;
         }
+        self.save_whole(hasher, frames, hold, trail)
+    }
+
+    /// The save that has no ancestor to start from.
+    #[inline(never)]
+    fn save_whole(
+        &self,
+        hasher: &Hasher,
+        frames: &[u64],
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Result<Saved, SaveError> {
+        let whole = Stack::new(frames, self.max_frames as usize);
         self.save_traced(hasher, &whole, 0, hold, trail)
             .unwrap_or(Err(SaveError::Contended))
     }
 
-    /// The stack below a token, when the token still fits.
-    fn above<'f>(&self, ancestor: &Ancestor, whole: Stack<'f>) -> Option<(Stack<'f>, usize)> {
+    /// The node of a token, when the token still fits.
+    #[inline]
+    fn base_at(&self, ancestor: &Ancestor) -> Option<Base> {
         let slot = self.slot(ancestor.weak.slot())?;
         let is_same = slot.generation_now() == ancestor.weak.generation()
             && slot.hash.load(Ordering::Relaxed) == ancestor.hash as u32
             && slot.state_now().length() == RUN_FRAMES;
-        let levels = ancestor.depth() / RUN_FRAMES;
-        let base = Base {
+        is_same.then_some(Base {
             number: ancestor.weak.slot(),
             generation: ancestor.weak.generation(),
             hash: ancestor.hash,
-        };
-        Some((whole.onto(base, levels).filter(|_| is_same)?, levels))
+        })
     }
 
     /// Saves a stack and writes the tokens of its full levels; `None` when its base is gone.
