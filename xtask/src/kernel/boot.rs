@@ -3,8 +3,8 @@
 //! Key types: [`Boot`], what to run, and [`Console`], its text, in parts: `kernel/boot/init` writes
 //! `@@@ NAME` before each.
 
-use super::Place;
 use super::build::Arch;
+use super::{Place, recorded};
 use crate::{Answer, child};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,9 @@ impl Boot<'_> {
             "-cpu",
             "max",
         ]);
-        command.args(["-smp", "2", "-m", self.memory, "-nographic", "-no-reboot"]);
+        // The table of processors that Linux gets names one for each socket.
+        command.args(["-smp", "2,sockets=2", "-m", self.memory, "-nographic"]);
+        command.arg("-no-reboot");
         command
             .args(["-nodefaults", "-serial", "stdio", "-kernel"])
             .arg(self.kernel);
@@ -166,6 +168,9 @@ pub fn initramfs(place: &Place) -> Answer<PathBuf> {
         [0, 0],
         &read(Path::new("/bin/busybox"))?,
     );
+    if let Some(recorded) = &place.recorded {
+        archive.add("stacks.bin", 0o100_644, [0, 0], &recorded::words(recorded)?);
+    }
     for applet in APPLETS {
         archive.add(&format!("bin/{applet}"), 0o120_777, [0, 0], b"busybox");
     }

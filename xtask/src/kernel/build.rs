@@ -38,6 +38,11 @@ impl Arch {
         }
     }
 
+    /// How many processors its machine has.
+    pub fn processors(self) -> usize {
+        if self == Arch::Uml { 1 } else { 2 }
+    }
+
     fn make_name(self) -> &'static str {
         if self == Arch::Uml {
             "ARCH=um"

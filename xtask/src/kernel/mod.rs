@@ -2,13 +2,14 @@
 //!
 //! Order of reading: `packages.rs` (what comes from Debian), `source.rs` (the kernel's source with our
 //! patches and files), `object.rs` (the core as one object file), `build.rs` (configurations and
-//! kernels), `boot.rs` (running one and reading its console), `verdict.rs` (what has to be true of
-//! it). Everything lies below the build folder's `kernel`; every step does only what is missing.
+//! kernels), `boot.rs` and `recorded.rs` (running one and reading its console), `verdict.rs` (what has
+//! to be true of it). Everything lies below the build folder's `kernel`; every step does only what is missing.
 
 mod boot;
 mod build;
 mod object;
 mod packages;
+mod recorded;
 mod source;
 mod verdict;
 
@@ -31,6 +32,8 @@ pub struct Place {
     pub root: PathBuf,
     /// The work folder.
     pub work: PathBuf,
+    /// Recorded stacks of a kernel, where they are.
+    pub recorded: Option<PathBuf>,
 }
 
 /// Builds, boots and judges the kernels that were asked for.
@@ -40,6 +43,10 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
         ours: house.root.join("kernel"),
         root: house.root.clone(),
         work: house.target.join("kernel"),
+        recorded: house
+            .corpora()
+            .map(|folder| folder.join("kernel.stk.zst"))
+            .filter(|file| file.is_file()),
     };
     std::fs::create_dir_all(&place.work).map_err(|e| format!("{}: {e}", place.work.display()))?;
     packages::install(&place, kernels.contains(&Arch::X86))?;

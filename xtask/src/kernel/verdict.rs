@@ -41,6 +41,7 @@ pub fn judge(arch: Arch, c: &Path, ours: &Path, initramfs: &Path, place: &Place)
     let work = "page_owner=on sdtest=work,stacks,threshold kunit.filter_glob=kasan";
     let first = judge.boot(c, "c", work)?;
     let own = judge.boot(ours, "ours", &format!("{work} stack_depot.bytes=1M"))?;
+    judge.processors(&own);
     judge.kasan(&first, &own);
     judge.complaints("c", &first);
     judge.complaints("ours", &own);
@@ -102,6 +103,16 @@ impl Judge<'_> {
             is_right,
             &format!("suite stackdepot_rs pass/fail/skip: {own:?}"),
         );
+    }
+
+    fn processors(&mut self, console: &Console) {
+        let wanted = self.arch.processors();
+        if wanted > 1 {
+            let is_right = console
+                .0
+                .contains(&format!("Brought up 1 node, {wanted} CPUs"));
+            self.note(is_right, &format!("the kernel runs on {wanted} processors"));
+        }
     }
 
     fn complaints(&mut self, name: &str, console: &Console) {
@@ -178,7 +189,10 @@ impl Judge<'_> {
 
     fn bench(&mut self, console: &Console) {
         let text = console.part("bench").unwrap_or_default();
-        let is_right = text.matches("lost=0 bad=0").count() == 2;
+        // On one processor and on all, made up and recorded stacks, twice.
+        let kinds = 1 + usize::from(self.place.recorded.is_some());
+        let wanted = self.arch.processors() * kinds * 2;
+        let is_right = text.matches("check lost=0 bad=0").count() == wanted;
         self.note(is_right, "bench: both depots answered every stack");
         for line in text.lines().filter(|line| line.contains('=')) {
             self.show(&format!("bench: {line}"));

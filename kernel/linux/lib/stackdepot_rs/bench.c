@@ -1,115 +1,127 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * Both depots timed in one kernel, in turns: insert, hit, get+put, fetch.
+ * Both depots timed in one kernel, in turns: insert, hit, fetch, get+put.
  *
- * The stacks have the shape of the upstream proposal: 32768 of them, 32 frames each, 75 % of the frames
- * shared. They are inserted in 32 chunks, each into one depot and then into the other, which of them
- * first alternating; then 32 passes over all of them for each of the other operations. The figures are
- * medians of the chunks' and passes' nanoseconds for one operation, and medians of their ratios.
- * Reading debugfs stackdepot_test/bench runs it.
+ * Stacks are inserted in 32 chunks, each into one depot and then into the other, which of them first
+ * alternating; then come 32 passes for each of the other operations. The figures are medians of the
+ * chunks' and passes' times of one operation, and medians of their ratios. All of it first on one CPU,
+ * then on all at once, each with its share of a chunk or pass. Reading debugfs stackdepot_test/bench
+ * runs it. Neighbours: bench_stacks.c (which stacks), bench_cpus.c (the CPUs).
  */
 
+#include <linux/cpumask.h>
 #include <linux/debugfs.h>
 #include <linux/init.h>
-#include <linux/ktime.h>
-#include <linux/sched.h>
 #include <linux/seq_file.h>
 #include <linux/sort.h>
 
+#include "bench.h"
 #include "c_depot.h"
-#include "testing.h"
 
-#define STACKS	32768U
-#define DEPTH	32U
-#define SHARED	24U
-#define PASSES	32U
-#define CHUNK	(STACKS / PASSES)
-/* Stacks that share their outer frames. */
-#define SIBLINGS 16U
+#define POOL_KIB(bytes) ((bytes) >> 10)
 
-/* Everything that a run needs. */
-struct bench {
-	struct test_depot *own;
-	unsigned long (*frames)[DEPTH];
-	u32 *ours;
-	u32 *cs;
-	unsigned long out[64];
-	u64 bad;
-};
-
-static void make_stacks(struct bench *bench, u64 salt)
+static void our_insert(struct bench_worker *self, u32 first, u32 count)
 {
-	u32 number, i;
+	struct bench *bench = self->bench;
 
-	for (number = 0; number < STACKS; number++) {
-		for (i = 0; i < DEPTH; i++) {
-			u64 seed = i < DEPTH - SHARED ? number : STACKS + number / SIBLINGS;
-			u32 low = ((seed + salt) * DEPTH + i) * GOLDEN_RATIO_64 >> 38;
+	for (u32 i = first; i < first + count; i++) {
+		struct bench_stack *stack = &bench->stacks.all[i];
 
-			bench->frames[number][i] = 0xffffffffa0000000UL | low << 2;
-		}
-		bench->frames[number][0] = 0xffffffff00000000UL | (salt << 16 | number);
+		bench->ours[i] = sdc_save(&bench->own->depot, stack->frames,
+					  cut_at_interrupt(stack->frames, stack->depth),
+					  SDC_HOLD_FOREVER);
 	}
 }
 
-/* One operation over some of the stacks, on one of the depots. */
-typedef void (*op_t)(struct bench *bench, u32 first, u32 count);
-
-static void our_save(struct bench *bench, u32 first, u32 count)
+static void c_insert(struct bench_worker *self, u32 first, u32 count)
 {
-	for (u32 i = first; i < first + count; i++)
-		bench->ours[i] = sdc_save(&bench->own->depot, bench->frames[i],
-					  cut_at_interrupt(bench->frames[i], DEPTH),
-					  SDC_HOLD_FOREVER);
-}
+	struct bench *bench = self->bench;
 
-static void c_save(struct bench *bench, u32 first, u32 count)
-{
-	for (u32 i = first; i < first + count; i++)
-		bench->cs[i] = c_depot_save_flags(bench->frames[i], DEPTH, GFP_KERNEL,
+	for (u32 i = first; i < first + count; i++) {
+		struct bench_stack *stack = &bench->stacks.all[i];
+
+		bench->cs[i] = c_depot_save_flags(stack->frames, stack->depth, GFP_KERNEL,
 						  STACK_DEPOT_FLAG_CAN_ALLOC);
+	}
 }
 
-static void our_get_put(struct bench *bench, u32 first, u32 count)
+static void our_hit(struct bench_worker *self, u32 first, u32 count)
 {
-	for (u32 i = first; i < first + count; i++)
+	struct bench *bench = self->bench;
+
+	for (u32 i = first; i < first + count; i++) {
+		u32 number = bench->stacks.order[i];
+		struct bench_stack *stack = &bench->stacks.all[number];
+
+		self->bad += sdc_save(&bench->own->depot, stack->frames,
+				      cut_at_interrupt(stack->frames, stack->depth),
+				      SDC_HOLD_FOREVER) != bench->ours[number];
+	}
+}
+
+static void c_hit(struct bench_worker *self, u32 first, u32 count)
+{
+	struct bench *bench = self->bench;
+
+	for (u32 i = first; i < first + count; i++) {
+		u32 number = bench->stacks.order[i];
+		struct bench_stack *stack = &bench->stacks.all[number];
+
+		self->bad += c_depot_save_flags(stack->frames, stack->depth, GFP_KERNEL,
+						STACK_DEPOT_FLAG_CAN_ALLOC) != bench->cs[number];
+	}
+}
+
+static void our_get_put(struct bench_worker *self, u32 first, u32 count)
+{
+	struct bench *bench = self->bench;
+
+	for (u32 i = first; i < first + count; i++) {
+		struct bench_stack *stack = &bench->stacks.all[bench->stacks.order[i]];
+
 		sdc_put(&bench->own->depot,
-			sdc_save(&bench->own->depot, bench->frames[i],
-				 cut_at_interrupt(bench->frames[i], DEPTH),
+			sdc_save(&bench->own->depot, stack->frames,
+				 cut_at_interrupt(stack->frames, stack->depth),
 				 SDC_HOLD_REFERENCE));
+	}
 }
 
-/*
- * Only references that do not end the stack: the C depot is given another one of each first.
- */
-static void c_get_put(struct bench *bench, u32 first, u32 count)
+/* Only references that do not end the stack: prepare_references() took another one of each. */
+static void c_get_put(struct bench_worker *self, u32 first, u32 count)
 {
-	for (u32 i = first; i < first + count; i++)
-		c_depot_put(c_depot_save_flags(bench->frames[i], DEPTH, GFP_KERNEL,
+	struct bench *bench = self->bench;
+
+	for (u32 i = first; i < first + count; i++) {
+		struct bench_stack *stack = &bench->stacks.all[bench->stacks.order[i]];
+
+		c_depot_put(c_depot_save_flags(stack->frames, stack->depth, GFP_KERNEL,
 					       STACK_DEPOT_FLAG_CAN_ALLOC |
 					       STACK_DEPOT_FLAG_GET));
+	}
 }
 
-static void our_fetch(struct bench *bench, u32 first, u32 count)
+static void our_fetch(struct bench_worker *self, u32 first, u32 count)
 {
-	for (u32 i = first; i < first + count; i++)
-		bench->bad += sdc_fetch(&bench->own->depot, bench->ours[i], bench->out, 64) != DEPTH;
+	struct bench *bench = self->bench;
+
+	for (u32 i = first; i < first + count; i++) {
+		u32 number = bench->stacks.order[i];
+
+		self->bad += sdc_fetch(&bench->own->depot, bench->ours[number], self->out, 64) !=
+			     bench->stacks.all[number].depth;
+	}
 }
 
-static void c_fetch(struct bench *bench, u32 first, u32 count)
+static void c_fetch(struct bench_worker *self, u32 first, u32 count)
 {
-	for (u32 i = first; i < first + count; i++)
-		bench->bad += c_depot_fetch_into(bench->cs[i], bench->out, 64) != DEPTH;
-}
+	struct bench *bench = self->bench;
 
-static u64 timed(op_t op, struct bench *bench, u32 first, u32 count)
-{
-	u64 start = ktime_get_ns();
+	for (u32 i = first; i < first + count; i++) {
+		u32 number = bench->stacks.order[i];
 
-	op(bench, first, count);
-	start = ktime_get_ns() - start;
-	cond_resched();
-	return start;
+		self->bad += c_depot_fetch_into(bench->cs[number], self->out, 64) !=
+			     bench->stacks.all[number].depth;
+	}
 }
 
 static int compare(const void *left, const void *right)
@@ -121,89 +133,137 @@ static int compare(const void *left, const void *right)
 
 static u64 median(u64 *values)
 {
-	sort(values, PASSES, sizeof(*values), compare, NULL);
-	return values[PASSES / 2];
+	sort(values, BENCH_PASSES, sizeof(*values), compare, NULL);
+	return values[BENCH_PASSES / 2];
 }
 
-/* Both depots in turns; `step` is how far a pass begins behind the last one: 0, or a chunk. */
+/* Both depots in turns: `count` operations a pass, which begins `step` behind the last one. */
 static void measure(struct seq_file *seq, struct bench *bench, const char *name,
-		    op_t ours, op_t cs, u32 step)
+		    bench_op ours, bench_op cs, u32 count, u32 step)
 {
-	u32 count = step ?: STACKS, pass;
-	u64 our_ns[PASSES], c_ns[PASSES], ratios[PASSES];
+	u64 our_times[BENCH_PASSES], c_times[BENCH_PASSES], ratios[BENCH_PASSES];
+	u32 pass;
 
-	for (pass = 0; pass < PASSES; pass++) {
+	for (pass = 0; pass < BENCH_PASSES; pass++) {
 		if (pass & 1)
-			our_ns[pass] = timed(ours, bench, pass * step, count);
-		c_ns[pass] = timed(cs, bench, pass * step, count);
+			our_times[pass] = bench_timed(bench, ours, pass * step, count);
+		c_times[pass] = bench_timed(bench, cs, pass * step, count);
 		if (!(pass & 1))
-			our_ns[pass] = timed(ours, bench, pass * step, count);
-		ratios[pass] = our_ns[pass] * 1000 / max(c_ns[pass], 1ULL);
+			our_times[pass] = bench_timed(bench, ours, pass * step, count);
+		ratios[pass] = our_times[pass] * 1000 / max(c_times[pass], 1ULL);
 	}
-	seq_printf(seq, "%s ours_ns=%llu c_ns=%llu ratio_permille=%llu\n", name,
-		   median(our_ns) / count, median(c_ns) / count, median(ratios));
+	seq_printf(seq, "%s cpus=%u %s ours_" BENCH_UNIT "=%llu c_" BENCH_UNIT "=%llu ratio_permille=%llu\n",
+		   bench->stacks.name, bench->cpus, name, median(our_times) / count,
+		   median(c_times) / count, median(ratios));
+}
+
+static bool is_stored(struct bench *bench, u32 number)
+{
+	struct bench_stack *stack = &bench->stacks.all[number];
+	unsigned long *out = bench->workers[0].out;
+	u32 bytes = stack->depth * sizeof(*out);
+
+	return sdc_fetch(&bench->own->depot, bench->ours[number], out, 64) == stack->depth &&
+	       !memcmp(out, stack->frames, bytes) &&
+	       c_depot_fetch_into(bench->cs[number], out, 64) == stack->depth &&
+	       !memcmp(out, stack->frames, bytes);
 }
 
 static void check(struct seq_file *seq, struct bench *bench)
 {
 	struct sdc_stats stats;
-	u32 i, lost = 0;
+	u64 lost = 0, bad = 0;
+	u32 i;
 
-	for (i = 0; i < STACKS; i++) {
+	for (i = 0; i < bench->stacks.count; i++) {
 		lost += !bench->ours[i] || !bench->cs[i];
-		if (sdc_fetch(&bench->own->depot, bench->ours[i], bench->out, 64) != DEPTH ||
-		    memcmp(bench->out, bench->frames[i], sizeof(bench->frames[i])))
-			bench->bad++;
-		if (c_depot_fetch_into(bench->cs[i], bench->out, 64) != DEPTH ||
-		    memcmp(bench->out, bench->frames[i], sizeof(bench->frames[i])))
-			bench->bad++;
+		bad += !is_stored(bench, i);
 	}
+	for (i = 0; i < bench->cpus; i++)
+		bad += bench->workers[i].bad;
 	sdc_stats(&bench->own->depot, &stats);
-	seq_printf(seq, "check lost=%u bad=%llu our_nodes=%llu our_bytes=%llu c_pools=%lu c_table=%lu\n",
-		   lost, bench->bad, stats.nodes, stats.nodes * 80, c_depot_bytes(),
-		   c_depot_table_bytes());
+	seq_printf(seq, "%s cpus=%u check lost=%llu bad=%llu our_nodes=%llu c_pools_kib=%lu c_table_kib=%lu\n",
+		   bench->stacks.name, bench->cpus, lost, bad, stats.nodes,
+		   POOL_KIB(c_depot_bytes()), POOL_KIB(c_depot_table_bytes()));
+}
+
+/* Other stacks, which the C depot must have as evictable ones from the start. */
+static void prepare_references(struct bench *bench)
+{
+	for (u32 i = 0; i < bench->stacks.count; i++) {
+		struct bench_stack *stack = &bench->stacks.all[i];
+
+		stack->frames[0] ^= 1;
+		bench->cs[i] = c_depot_save_flags(stack->frames, stack->depth, GFP_KERNEL,
+						  STACK_DEPOT_FLAG_CAN_ALLOC |
+						  STACK_DEPOT_FLAG_GET);
+		bench->ours[i] = sdc_save(&bench->own->depot, stack->frames, stack->depth,
+					  SDC_HOLD_REFERENCE);
+	}
 }
 
 static void run(struct seq_file *seq, struct bench *bench)
 {
-	make_stacks(bench, 0);
-	measure(seq, bench, "insert", our_save, c_save, CHUNK);
-	measure(seq, bench, "hit", our_save, c_save, 0);
-	measure(seq, bench, "fetch", our_fetch, c_fetch, 0);
+	struct bench_stacks *stacks = &bench->stacks;
+	u32 chunk = stacks->count / BENCH_PASSES;
+
+	measure(seq, bench, "insert", our_insert, c_insert, chunk, chunk);
+	measure(seq, bench, "hit", our_hit, c_hit, stacks->order_count, 0);
+	measure(seq, bench, "fetch", our_fetch, c_fetch, stacks->order_count, 0);
 	check(seq, bench);
-	/* Other stacks, which the C depot must have as evictable ones from the start. */
-	make_stacks(bench, 1);
-	for (u32 i = 0; i < STACKS; i++) {
-		bench->cs[i] = c_depot_save_flags(bench->frames[i], DEPTH, GFP_KERNEL,
-						  STACK_DEPOT_FLAG_CAN_ALLOC | STACK_DEPOT_FLAG_GET);
-		bench->ours[i] = sdc_save(&bench->own->depot, bench->frames[i], DEPTH,
-					  SDC_HOLD_REFERENCE);
-	}
-	measure(seq, bench, "get_put", our_get_put, c_get_put, 0);
+	prepare_references(bench);
+	measure(seq, bench, "get_put", our_get_put, c_get_put, stacks->order_count, 0);
 	check(seq, bench);
-	for (u32 i = 0; i < STACKS; i++)
+	for (u32 i = 0; i < stacks->count; i++)
 		c_depot_put(bench->cs[i]);
+}
+
+/* One run of everything: some stacks, on some CPUs, in a new depot of ours. */
+static int run_once(struct seq_file *seq, int (*make)(struct bench_stacks *, u32), u32 cpus)
+{
+	struct sdc_config config = test_config(SZ_16M);
+	struct bench *bench = kvzalloc(sizeof(*bench), GFP_KERNEL);
+	/* The C depot keeps what it was given: each run has its own stacks. */
+	int error = bench ? make(&bench->stacks, cpus) : -ENOMEM;
+
+	if (error)
+		goto free;
+	error = -ENOMEM;
+	bench->own = test_depot_new(&config);
+	bench->ours = kvcalloc(bench->stacks.count, sizeof(u32), GFP_KERNEL);
+	bench->cs = kvcalloc(bench->stacks.count, sizeof(u32), GFP_KERNEL);
+	if (!bench->own || !bench->ours || !bench->cs || c_depot_init())
+		goto free;
+	error = bench_cpus_start(bench, cpus);
+	if (!error)
+		run(seq, bench);
+	bench_cpus_stop(bench);
+free:
+	if (bench) {
+		kvfree(bench->cs);
+		kvfree(bench->ours);
+		test_depot_free(bench->own);
+		bench_stacks_free(&bench->stacks);
+	}
+	kvfree(bench);
+	return error;
 }
 
 static int bench_show(struct seq_file *seq, void *v)
 {
-	struct sdc_config config = test_config(SZ_16M);
-	struct bench *bench = kvzalloc(sizeof(*bench), GFP_KERNEL);
+	u32 most = min(num_online_cpus(), (u32)BENCH_CPUS), cpus;
+	int error = 0;
 
-	if (!bench)
-		return -ENOMEM;
-	bench->own = test_depot_new(&config);
-	bench->frames = kvcalloc(STACKS, sizeof(*bench->frames), GFP_KERNEL);
-	bench->ours = kvcalloc(STACKS, sizeof(u32), GFP_KERNEL);
-	bench->cs = kvcalloc(STACKS, sizeof(u32), GFP_KERNEL);
-	if (bench->own && bench->frames && bench->ours && bench->cs && !c_depot_init())
-		run(seq, bench);
-	kvfree(bench->cs);
-	kvfree(bench->ours);
-	kvfree(bench->frames);
-	test_depot_free(bench->own);
-	kvfree(bench);
-	return 0;
+	for (cpus = 1; cpus <= most && !error; cpus++) {
+		error = run_once(seq, bench_make_stacks, cpus);
+		if (!error)
+			error = run_once(seq, bench_read_stacks, cpus);
+		if (error == -ENOENT) {
+			seq_puts(seq, "recorded stacks: none in " BENCH_RECORDED "\n");
+			error = 0;
+		}
+	}
+	return error;
 }
 DEFINE_SHOW_ATTRIBUTE(bench);
 
