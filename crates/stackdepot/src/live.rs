@@ -311,8 +311,14 @@ impl<'r> LiveTable<'r> {
     /// address is known, with work in between.
     #[inline]
     pub fn prefetch(&self, address: u64) {
-        if let Some(home) = self.bucket(sample::home(address, self.bucket_count)) {
-            home.prefetch(AddressHash::of(address).tag());
+        let Some(candidates) = self.candidates(address) else {
+            return;
+        };
+        candidates.home.prefetch(candidates.hash.tag());
+        if candidates.home_tags.is_overflown() {
+            for other in self.others(candidates.hash) {
+                other.prefetch_tags();
+            }
         }
     }
 

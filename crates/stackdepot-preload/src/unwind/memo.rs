@@ -208,9 +208,16 @@ impl Memo {
     }
 
     /// From a frame like the state `met`: the first state outwards of it that may not be on the stack.
-    /// `None` where the frame is another one, because its `bp` is.
+    /// `None` where the frame is another one, because its `bp` is: `bp_at` and `register` are that of
+    /// a [`Bp`], each for itself because they stay in registers so.
     #[inline(never)]
-    pub fn unchanged_until(&self, met: usize, bp: &Bp, stack: KnownStack) -> Option<usize> {
+    pub fn unchanged_until(
+        &self,
+        met: usize,
+        bp_at: u64,
+        register: u64,
+        stack: KnownStack,
+    ) -> Option<usize> {
         let Chain { sps, ips } = &self.states;
         let (Some(sps), Some(ips)) = (sps.get(met + 1..), ips.get(met + 1..)) else {
             return Some(met + 1);
@@ -220,12 +227,16 @@ impl Memo {
         if self.words.is_empty() {
             return Some(end);
         }
+        let bp = Bp {
+            at: bp_at,
+            ..Bp::of_register(register)
+        };
         let words_end = self.words_unchanged_until(met, bp, stack)?;
         Some(end.min(words_end))
     }
 
     #[inline(always)]
-    fn words_unchanged_until(&self, met: usize, bp: &Bp, stack: KnownStack) -> Option<usize> {
+    fn words_unchanged_until(&self, met: usize, bp: Bp, stack: KnownStack) -> Option<usize> {
         let mut end = STATE_COUNT;
         for word in self.words.from(met) {
             if word.saver <= met {
@@ -463,7 +474,10 @@ mod tests {
         let memory = Memory::new();
         let memo = recorded(&memory);
         let known = memory.known(FRAME_COUNT);
-        assert_eq!(memo.unchanged_until(first, &bp, known), Some(STATE_COUNT));
+        assert_eq!(
+            memo.unchanged_until(first, bp.at, bp.register, known),
+            Some(STATE_COUNT)
+        );
         for (word, place) in memory.0.iter().enumerate() {
             let old = place.get();
             Memory::change(place);
@@ -472,7 +486,7 @@ mod tests {
                 2 if word / 4 == 2 => first + 5,
                 _ => STATE_COUNT,
             };
-            let end = memo.unchanged_until(first, &bp, known);
+            let end = memo.unchanged_until(first, bp.at, bp.register, known);
             assert_eq!(end, Some(expected), "word {word}");
             place.set(old);
         }
@@ -485,7 +499,7 @@ mod tests {
         let known = memory.known(FRAME_COUNT);
         let met = STATE_COUNT - FRAME_COUNT + 2;
         let value = memory.saved(2).get();
-        let end_with = |bp| memo.unchanged_until(met, &Bp::of_register(bp), known);
+        let end_with = |bp| memo.unchanged_until(met, 0, bp, known);
         assert_eq!(end_with(value), Some(STATE_COUNT));
         assert_eq!(end_with(value + 1), None);
     }
@@ -497,7 +511,7 @@ mod tests {
         let first = STATE_COUNT - FRAME_COUNT;
         for frame_count in 1..FRAME_COUNT {
             let known = memory.known(frame_count);
-            let end = memo.unchanged_until(first, &Bp::of_register(0), known);
+            let end = memo.unchanged_until(first, 0, 0, known);
             assert_eq!(end, Some(first + 1), "{frame_count}");
         }
     }
@@ -519,7 +533,7 @@ mod tests {
         assert!(memo.record(kept_from, 2, bp, true));
         let first = kept_from - 2;
         let known = memory.known(FRAME_COUNT);
-        let end = |memo: &Memo| memo.unchanged_until(first, &Bp::of_register(0), known);
+        let end = |memo: &Memo| memo.unchanged_until(first, 0, 0, known);
         assert_eq!(end(&memo), Some(STATE_COUNT));
         Memory::change(memory.saved(2));
         assert_eq!(

@@ -76,7 +76,7 @@ pub fn recall(
     let (end, kept_from, is_whole) = loop {
         candidate = memo.skip_until(candidate, sp);
         if memo.is_at(candidate, ip, sp)
-            && let Some(end) = memo.unchanged_until(candidate, &Bp { ..bp }, stack)
+            && let Some(end) = memo.unchanged_until(candidate, bp.at, bp.register, stack)
         {
             let frame_count = drafted + end - candidate;
             let is_at_end = memo.ends_at(end);

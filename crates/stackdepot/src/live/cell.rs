@@ -217,6 +217,12 @@ impl<'r> Bucket<'r> {
         }
     }
 
+    /// Asks for its tags.
+    #[inline]
+    pub fn prefetch_tags(self) {
+        prefetch(self.tags);
+    }
+
     /// An empty cell among those without a tag (the others are BUSY).
     #[inline]
     pub fn find_empty(self) -> Option<Seen<'r>> {
