@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::replay;
@@ -61,8 +62,13 @@ K, M and G are powers of 1024. The files of all processes of the run together st
 The program keeps its stdin, stdout, signals and exit status. 125 is the exit status when the
 program cannot be recorded, 126 when it cannot be executed, 127 when it is not found.")]
 pub struct RunArguments {
-    /// Most bytes for the files of the whole run
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    /// Most bytes for the files of the whole run; 16M if not given with --sample
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64M",
+        default_value_if("sample", ArgPredicate::IsPresent, "16M")
+    )]
     pub bytes: String,
     /// Record about one block in every SIZE bytes allocated, not every block
     #[arg(long, value_name = "SIZE")]

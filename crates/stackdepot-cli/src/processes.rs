@@ -24,23 +24,36 @@ pub fn user_of(words: &[u8]) -> Option<u32> {
     let pids = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    // With room for most environments: each is read by one call.
+    let mut environment = Vec::with_capacity(16 << 10);
     pids.filter(|pid| *pid != std::process::id())
-        .find(|pid| names(*pid, words))
+        .find(|pid| names(*pid, words, &mut environment))
 }
 
-fn names(pid: u32, words: &[u8]) -> bool {
+fn names(pid: u32, words: &[u8], environment: &mut Vec<u8>) -> bool {
     use std::io::Read;
-    let mut environment = Vec::new();
+    environment.clear();
     let Ok(file) = std::fs::File::open(format!("/proc/{pid}/environ")) else {
         return false;
     };
     // What could be read before an error still counts.
-    let _ = file
-        .take(MOST_ENVIRONMENT_BYTES)
-        .read_to_end(&mut environment);
-    environment
-        .windows(words.len().max(1))
-        .any(|window| window == words)
+    let _ = file.take(MOST_ENVIRONMENT_BYTES).read_to_end(environment);
+    contains(environment, words)
+}
+
+/// Whether the words stand somewhere in the text.
+fn contains(text: &[u8], words: &[u8]) -> bool {
+    let Some((first, rest)) = words.split_first() else {
+        return false;
+    };
+    let mut left = text;
+    while let Some(at) = left.iter().position(|byte| byte == first) {
+        left = left.get(at + 1..).unwrap_or_default();
+        if left.starts_with(rest) {
+            return true;
+        }
+    }
+    false
 }
 
 /// The region file that a process writes: mapped, shared, and with its pid in the header.
@@ -132,6 +145,18 @@ mod tests {
         assert_eq!(parse("7f12-7f34 rw-s 00000000 00:01 1 anon"), None);
         assert_eq!(parse("7f12-7f34 rw-p 00000000 00:00 0 "), None);
         assert_eq!(parse(""), None);
+    }
+
+    #[test]
+    fn words_are_found_wherever_they_stand() {
+        let contains = |text: &str, words: &str| contains(text.as_bytes(), words.as_bytes());
+        for text in ["ab", "ab=", "=ab", "aab", "abab", "xaxab"] {
+            assert!(contains(text, "ab"), "{text}");
+        }
+        for text in ["", "a", "b", "ba", "axb", "aa"] {
+            assert!(!contains(text, "ab"), "{text}");
+        }
+        assert!(!contains("", "") && !contains("a", ""));
     }
 
     #[test]

@@ -117,6 +117,23 @@ fn forked_child_samples_on_its_own() {
 }
 
 #[test]
+fn sampled_run_takes_a_smaller_file_unless_told_otherwise() {
+    let scratch = Scratch::new("sampling-bytes");
+    let file_bytes = |options: &[&str]| {
+        let all = [&["run", "--quiet", "-o", "rec"], options, &["--", "true"]].concat();
+        let (status, _, stderr) = run(scratch.stackdepot().args(all));
+        assert_eq!(status, Some(0), "{stderr}");
+        let path = scratch.path().join("rec");
+        let length = std::fs::metadata(&path).unwrap().len();
+        std::fs::remove_file(path).unwrap();
+        length
+    };
+    let [whole, sampled] = [&[][..], &["--sample", "512K"]].map(file_bytes);
+    assert_eq!((whole, sampled), (32 << 20, 8 << 20));
+    assert_eq!(file_bytes(&["--sample", "512K", "--bytes", "64M"]), whole);
+}
+
+#[test]
 fn what_is_no_gap_is_refused_in_one_line() {
     let scratch = Scratch::new("sampling-wrong");
     for size in ["0", "many", "2T", "-1"] {

@@ -211,8 +211,17 @@ fn is_in_place(directory: &OwnedFd, name: &str) -> bool {
     if !is_file || !is_private || u64::try_from(stat.st_size) != Ok(LIBRARY.len() as u64) {
         return false;
     }
-    let mut content = Vec::with_capacity(LIBRARY.len());
-    File::from(file).read_to_end(&mut content).is_ok() && content == LIBRARY
+    has_content(File::from(file), LIBRARY)
+}
+
+/// Compared in parts: memory for the whole would be made and emptied for every run.
+fn has_content(mut file: impl Read, content: &[u8]) -> bool {
+    let mut part = [0; 32 << 10];
+    let is_equal = content.chunks(part.len()).all(|expected| {
+        part.get_mut(..expected.len())
+            .is_some_and(|part| file.read_exact(part).is_ok() && part == expected)
+    });
+    is_equal && matches!(file.read(&mut part), Ok(0))
 }
 
 fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
