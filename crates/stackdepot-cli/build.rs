@@ -55,7 +55,7 @@ fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .args([
-            "build",
+            "rustc",
             "--release",
             "--quiet",
             "--package",
@@ -66,7 +66,10 @@ fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {
         .arg("--manifest-path")
         .arg(crates.join("stackdepot-preload/Cargo.toml"))
         .arg("--target-dir")
-        .arg(&target_dir);
+        .arg(&target_dir)
+        // Not as a Rust library too: what that exports stays reachable, and every call of it goes
+        // through a table.
+        .args(["--lib", "--crate-type", "cdylib"]);
     // A checkout has the lock file; a source tree without one resolves anew.
     let lock = crates.join("../Cargo.lock");
     if lock.exists() {
