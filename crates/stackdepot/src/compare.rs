@@ -71,26 +71,34 @@ impl Region<'_> {
     }
 
     /// Writes the frames of a node to a place for a whole run; `None` when its upper halves are gone.
-    #[inline(always)]
-    pub fn decode_to(&self, slot: &Slot, state: State, windows: u32, run: &mut Run) -> Option<()> {
-        if windows == Windows::ALL_FIRST && !state.has(State::WIDE) {
-            let high = WindowTable::of(self.header).high_bits(0);
-            join_high(slot, high, run);
-            return Some(());
-        }
-        self.decode_any(slot, state, windows, run)
-    }
-
-    #[inline(never)]
-    fn decode_any(&self, slot: &Slot, state: State, windows: u32, run: &mut Run) -> Option<()> {
+    #[inline]
+    fn decode_to(&self, slot: &Slot, state: State, windows: u32, run: &mut Run) -> Option<()> {
         if state.has(State::WIDE) {
             let ext = self.slot(windows)?;
             if State(ext.state.load(Ordering::Relaxed)).status() != Status::Ext {
                 return None;
             }
             join(slot, ext, run);
-            return Some(());
+        } else {
+            let first_high = WindowTable::of(self.header).high_bits(0);
+            self.decode_narrow(slot, windows, first_high, run);
         }
+        Some(())
+    }
+
+    /// Writes the frames of a narrow node to a place for a whole run. `first_high` is the table's
+    /// first window.
+    #[inline(always)]
+    pub fn decode_narrow(&self, slot: &Slot, windows: u32, first_high: u64, run: &mut Run) {
+        if windows == Windows::ALL_FIRST {
+            join_high(slot, first_high, run);
+        } else {
+            self.decode_mixed(slot, windows, run);
+        }
+    }
+
+    #[inline(never)]
+    fn decode_mixed(&self, slot: &Slot, windows: u32, run: &mut Run) {
         let highs = WindowTable::of(self.header).selected(Windows(windows));
         let mut selectors = windows;
         for (cell, pair) in slot.lows.iter().zip(run.as_chunks_mut::<2>().0) {
@@ -100,7 +108,6 @@ impl Region<'_> {
             pair[1] = highs.get(selectors as usize >> 2 & 3).copied().unwrap_or(0) | lows >> 32;
             selectors >>= 4;
         }
-        Some(())
     }
 }
 

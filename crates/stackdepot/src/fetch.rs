@@ -7,10 +7,16 @@
 //! nodes, the end of a short buffer) is copied frame by frame.
 
 use crate::error::FetchError;
+use crate::frame::{Run, WindowTable};
 use crate::handle::WeakHandle;
 use crate::layout::{RUN_FRAMES, Region, Slot};
 use crate::state::State;
 use crate::sync::Ordering;
+
+/// The state bits that tell a narrow node and its length.
+const SHAPE_MASK: u64 = (State::STATUS_MASK & !State::SAVED_BIT) | State::WIDE | State::LENGTH_MASK;
+/// What they are in a node that may be a parent.
+const FULL: u64 = State::LIVE | (RUN_FRAMES as u64) << State::LENGTH_SHIFT;
 
 /// What a fetch found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,24 @@ impl<'r> Region<'r> {
     pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> Result<Fetched, FetchError> {
         match self.avx2 {
             Some(avx2) => runs::fetch(avx2, self, weak, out),
+            // Models look at one of the two ways; both look at the generation alike.
+            None if cfg!(loom) => self.fetch_frames(weak, out),
+            None => self.fetch_words(weak, out),
+        }
+    }
+
+    /// Whole runs at a time, pair by pair.
+    fn fetch_words(&self, weak: WeakHandle, out: &mut [u64]) -> Result<Fetched, FetchError> {
+        let first_high = || WindowTable::of(self.header).high_bits(0);
+        let copy_run = |slot: &Slot, first_high: u64, room: &mut Run| {
+            let link = slot.link.load(Ordering::Relaxed);
+            self.decode_narrow(slot, (link >> 32) as u32, first_high, room);
+            link as u32
+        };
+        match self.between_looks(weak, |leaf| {
+            copy_runs(self, leaf, out, first_high, copy_run)
+        }) {
+            Some(fetched) => Ok(fetched),
             None => self.fetch_frames(weak, out),
         }
     }
@@ -72,15 +96,9 @@ impl<'r> Region<'r> {
             let link = slot.link.load(Ordering::Relaxed);
             let room = out.get_mut(place..).unwrap_or_default();
             let windows = (link >> 32) as u32;
-            // A full run, as most are, is written where it belongs; others come by a detour.
-            match room.first_chunk_mut() {
-                Some(run) if length == RUN_FRAMES => self.decode_to(slot, state, windows, run)?,
-                _ => {
-                    let run = self.decode(slot, state, windows)?;
-                    for (place, frame) in room.iter_mut().zip(run).take(length) {
-                        *place = frame;
-                    }
-                }
+            let run = self.decode(slot, state, windows)?;
+            for (place, frame) in room.iter_mut().zip(run).take(length) {
+                *place = frame;
             }
             if link as u32 == 0 {
                 return Some(Fetched {
@@ -97,6 +115,52 @@ impl<'r> Region<'r> {
     }
 }
 
+/// The length of a narrow node's run.
+#[inline]
+fn narrow_length(state: State) -> Option<usize> {
+    // One comparison: whatever is no narrow node differs in a bit that becomes a high one.
+    let shortest = State::LIVE | 1 << State::LENGTH_SHIFT;
+    let beyond = (state.0 & SHAPE_MASK)
+        .wrapping_sub(shortest)
+        .rotate_right(State::LENGTH_SHIFT);
+    (beyond < RUN_FRAMES as u64).then(|| beyond as usize + 1)
+}
+
+/// Copies narrow nodes from a leaf to its root by whole runs; `None` where one is not simple.
+/// `copy_run` copies a node's run, whatever its length, and answers its parent's slot; it is given
+/// the upper halves that `highs` loads, which comes after the leaf: what that names is there then.
+#[inline(always)]
+fn copy_runs<'r, H: Copy>(
+    region: &Region<'r>,
+    leaf: &'r Slot,
+    out: &mut [u64],
+    highs: impl FnOnce() -> H,
+    copy_run: impl Fn(&Slot, H, &mut Run) -> u32,
+) -> Option<Fetched> {
+    let mut state = leaf.state_now();
+    let length = narrow_length(state)?;
+    let highs = highs();
+    let room_count = out.len().min(region.max_frames as usize);
+    let rooms = out.get_mut(..room_count)?;
+    let mut parent = copy_run(leaf, highs, rooms.first_chunk_mut()?);
+    let mut rest = rooms.get_mut(length..)?;
+    // Ends: each round takes a run off `rest`.
+    while parent != 0 {
+        let slot = region.slot(parent)?;
+        state = State(slot.state.load(Ordering::Relaxed));
+        if state.0 & SHAPE_MASK != FULL {
+            return None;
+        }
+        let (room, next_rest) = rest.split_first_chunk_mut()?;
+        parent = copy_run(slot, highs, room);
+        rest = next_rest;
+    }
+    Some(Fetched {
+        frame_count: room_count - rest.len(),
+        is_cut: state.has(State::CUT),
+    })
+}
+
 /// Whole runs at a time, in the processor's vector registers.
 #[cfg(all(
     target_arch = "x86_64",
@@ -110,14 +174,8 @@ impl<'r> Region<'r> {
 mod runs {
     use super::*;
     use crate::avx2::Avx2;
-    use crate::frame::{Run, WINDOW_SHIFT, Windows};
+    use crate::frame::{WINDOW_SHIFT, Windows};
     use crate::vector::{Highs, decode, store};
-
-    /// The state bits that tell a narrow node and its length.
-    const SHAPE_MASK: u64 =
-        (State::STATUS_MASK & !State::SAVED_BIT) | State::WIDE | State::LENGTH_MASK;
-    /// What they are in a node that may be a parent.
-    const FULL: u64 = State::LIVE | (RUN_FRAMES as u64) << State::LENGTH_SHIFT;
 
     #[inline]
     pub fn fetch(
@@ -136,48 +194,15 @@ mod runs {
         weak: WeakHandle,
         out: &mut [u64],
     ) -> Result<Fetched, FetchError> {
-        match region.between_looks(weak, |leaf| copy_runs(region, leaf, out)) {
+        let first_two = || Highs::of_first_two(region.header);
+        let copy_run =
+            |slot: &Slot, first_two: Highs, room: &mut Run| copy_run(region, slot, first_two, room);
+        match region.between_looks(weak, |leaf| {
+            copy_runs(region, leaf, out, first_two, copy_run)
+        }) {
             Some(fetched) => Ok(fetched),
             None => region.fetch_frames(weak, out),
         }
-    }
-
-    /// The length of a narrow node's run.
-    #[inline]
-    fn narrow_length(state: State) -> Option<usize> {
-        // One comparison: whatever is no narrow node differs in a bit that becomes a high one.
-        let shortest = State::LIVE | 1 << State::LENGTH_SHIFT;
-        let beyond = (state.0 & SHAPE_MASK)
-            .wrapping_sub(shortest)
-            .rotate_right(State::LENGTH_SHIFT);
-        (beyond < RUN_FRAMES as u64).then_some(beyond as usize + 1)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn copy_runs<'r>(region: &Region<'r>, leaf: &'r Slot, out: &mut [u64]) -> Option<Fetched> {
-        let mut state = leaf.state_now();
-        let length = narrow_length(state)?;
-        let room_count = out.len().min(region.max_frames as usize);
-        let rooms = out.get_mut(..room_count)?;
-        let first_two = Highs::of_first_two(region.header);
-        let mut parent = copy_run(region, leaf, first_two, rooms.first_chunk_mut()?);
-        let mut rest = rooms.get_mut(length..)?;
-        // Ends: each round takes a run off `rest`.
-        while parent != 0 {
-            let slot = region.slot(parent)?;
-            state = State(slot.state.load(Ordering::Relaxed));
-            if state.0 & SHAPE_MASK != FULL {
-                return None;
-            }
-            let (room, next_rest) = rest.split_first_chunk_mut()?;
-            parent = copy_run(region, slot, first_two, room);
-            rest = next_rest;
-        }
-        Some(Fetched {
-            frame_count: room_count - rest.len(),
-            is_cut: state.has(State::CUT),
-        })
     }
 
     /// Copies a narrow node's run, whatever its length; answers its parent's slot.
