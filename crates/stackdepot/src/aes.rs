@@ -69,7 +69,8 @@ mod x86 {
             wide.into_iter().chain([Aes { is_wide: false }])
         }
 
-        /// Links the hashes of full runs, the last one first, and then of `tail`, to `start`.
+        /// Links the hashes of full runs, the last one first, and then of `tail`, to `start`;
+        /// hands on every link.
         #[inline]
         pub fn chain(
             self,
@@ -78,23 +79,34 @@ mod x86 {
             full: &[Run],
             tail: Option<&Run>,
             links: [u64; 2],
+            note: impl FnMut(u64),
         ) -> u64 {
             // SAFETY: `self` proves that the processor has the instructions.
-            unsafe { chain(keys, start, full, tail, links) }
+            unsafe { chain(keys, start, full, tail, links, note) }
         }
     }
 
     #[target_feature(enable = "aes,avx2")]
-    fn chain(keys: &Run, start: u64, full: &[Run], tail: Option<&Run>, links: [u64; 2]) -> u64 {
+    fn chain(
+        keys: &Run,
+        start: u64,
+        full: &[Run],
+        tail: Option<&Run>,
+        links: [u64; 2],
+        mut note: impl FnMut(u64),
+    ) -> u64 {
         let keys = load(keys);
         let [full_link, tail_link] = links;
         let mut hash = start;
         for run in full.iter().rev() {
             hash = crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(run)), full_link);
+            note(hash);
         }
-        tail.map_or(hash, |tail| {
-            crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(tail)), tail_link)
-        })
+        if let Some(tail) = tail {
+            hash = crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(tail)), tail_link);
+            note(hash);
+        }
+        hash
     }
 
     /// A run in registers.
@@ -188,7 +200,15 @@ mod absent {
         }
 
         /// Never called.
-        pub fn chain(self, _: &Run, _: u64, _: &[Run], _: Option<&Run>, _: [u64; 2]) -> u64 {
+        pub fn chain(
+            self,
+            _: &Run,
+            _: u64,
+            _: &[Run],
+            _: Option<&Run>,
+            _: [u64; 2],
+            _: impl FnMut(u64),
+        ) -> u64 {
             match self {}
         }
     }

@@ -159,6 +159,48 @@ pub(crate) fn high(frame: u64) -> u64 {
     frame >> 32
 }
 
+/// Windows that a node can name besides the first two.
+const MOST_OWN: usize = 2;
+/// Windows that a node can name.
+const MOST_WINDOWS: usize = 2 + MOST_OWN;
+
+/// The upper halves that occur in a run, in order, and for each frame the place of its own among
+/// them; `None` when they are too many for any node.
+fn distinct_highs(run: &Run) -> Option<([Option<u64>; MOST_WINDOWS], [usize; RUN_FRAMES])> {
+    let (mut highs, mut places) = ([None; MOST_WINDOWS], [0; RUN_FRAMES]);
+    let mut place = 0;
+    for (frame, noted) in run.iter().zip(&mut places) {
+        let high = Some(frame >> 32);
+        // Neighbours mostly share their window.
+        if highs.get(place) != Some(&high) {
+            place = highs
+                .iter()
+                .position(|other| *other == high || other.is_none())?;
+            *highs.get_mut(place)? = high;
+        }
+        *noted = place;
+    }
+    Some((highs, places))
+}
+
+/// The cells that a node names itself, as they come.
+#[derive(Default)]
+struct OwnWindows {
+    /// The part of the word that names them.
+    word: u32,
+    count: u32,
+}
+
+impl OwnWindows {
+    /// Names one more cell; answers its selector, `None` when there is no room.
+    fn name(&mut self, cell: usize) -> Option<u32> {
+        let shift = *[A_SHIFT, B_SHIFT].get(self.count as usize)?;
+        self.word |= (cell as u32 & CELL_MASK) << shift;
+        self.count += 1;
+        Some(self.count - 1)
+    }
+}
+
 impl<'r> WindowTable<'r> {
     /// The table of a region.
     #[inline]
@@ -205,28 +247,24 @@ impl<'r> WindowTable<'r> {
         if self.is_all_first(run) {
             return Some(Windows(Windows::ALL_FIRST));
         }
-        if self.spans_too_many(run) {
+        let (highs, places) = distinct_highs(run)?;
+        let highs = highs.iter().map_while(|high| *high);
+        if self.spans_too_many(highs.clone()) {
             return None;
         }
-        let (mut word, mut extras, mut extra_count) = (0, [usize::MAX; 2], 0);
-        for (position, frame) in run.iter().enumerate() {
-            let cell = self.find_or_take(*frame >> 32)?;
-            let selector = if cell < 2 {
-                2 + cell as u32
-            } else if let Some(known) = extras.iter().position(|extra| *extra == cell) {
-                known as u32
-            } else {
-                let place = extras.get_mut(extra_count)?;
-                *place = cell;
-                extra_count += 1;
-                extra_count as u32 - 1
+        let (mut own, mut selectors) = (OwnWindows::default(), [0; MOST_WINDOWS]);
+        for (selector, high) in selectors.iter_mut().zip(highs) {
+            *selector = match self.find_or_take(high)? {
+                cell @ 0..2 => 2 + cell as u32,
+                cell => own.name(cell)?,
             };
-            word |= selector << (position * 2);
         }
-        for (extra, shift) in extras.iter().zip([A_SHIFT, B_SHIFT]).take(extra_count) {
-            word |= (*extra as u32 & CELL_MASK) << shift;
-        }
-        Some(Windows(word))
+        let selector = |place: &usize| selectors.get(*place).copied().unwrap_or(0);
+        let word = places
+            .iter()
+            .rev()
+            .fold(0, |word, place| word << 2 | selector(place));
+        Some(Windows(word | own.word))
     }
 
     /// Whether all frames are in the table's first window: what follows comes to the same, slower.
@@ -240,26 +278,11 @@ impl<'r> WindowTable<'r> {
 
     /// Whether more windows occur than a node can name, even if every cell of the first two
     /// that is still free were given to this run. Final: the answer cannot change to `false`.
-    fn spans_too_many(self, run: &Run) -> bool {
-        let mut room = 2;
+    fn spans_too_many(self, highs: impl Iterator<Item = u64>) -> bool {
         let first_two = [self.cell(0), self.cell(1)];
-        room += first_two.iter().filter(|cell| **cell == 0).count();
-        for (position, frame) in run.iter().enumerate() {
-            let wanted = TAKEN | *frame >> 32;
-            let is_repeated = || {
-                run.iter()
-                    .take(position)
-                    .any(|before| before >> 32 == frame >> 32)
-            };
-            if first_two.contains(&wanted) || is_repeated() {
-                continue;
-            }
-            if room == 0 {
-                return true;
-            }
-            room -= 1;
-        }
-        false
+        let free_count = first_two.iter().filter(|cell| **cell == 0).count();
+        let others = highs.filter(|high| !first_two.contains(&(TAKEN | high)));
+        others.count() > MOST_OWN + free_count
     }
 
     /// Whether a cell holds a window.
@@ -359,7 +382,17 @@ mod tests {
                     |chunk: &&[u64]| !taken.iter().take(2).any(|known| chunk[0] == *known);
                 let unknown_count = distinct.filter(is_unknown).count();
                 let room = 2 + 2usize.saturating_sub(taken.len());
-                assert_eq!(table.spans_too_many(&run), unknown_count > room, "{run:x?}");
+                let encoded = table.encode(&run);
+                assert_eq!(encoded.windows.is_none(), unknown_count > room, "{run:x?}");
+                if let Some(windows) = encoded.windows {
+                    assert_eq!(decode(table, &encoded, windows, RUN_FRAMES), run);
+                } else {
+                    let known = table
+                        .0
+                        .iter()
+                        .filter(|cell| cell.load(Ordering::Relaxed) != 0);
+                    assert_eq!(known.count(), taken.len(), "a wide run takes no cell");
+                }
             }
         }
     }

@@ -21,6 +21,7 @@
 use crate::error::SaveError;
 use crate::evict::Wanted;
 use crate::layout::{HINT_COUNT, Region};
+use crate::prefetch::prefetch;
 use crate::state::State;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -32,6 +33,8 @@ const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
 const PATIENT_STEPS: u64 = if cfg!(loom) { 3 } else { 512 };
 /// Slots between two looks at the hand.
 const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
+/// Slots that are asked for before they are claimed.
+const AHEAD: usize = 2;
 /// Attempts at moving the progress mark; who loses them all was overtaken by later marks.
 const MARK_ATTEMPTS: u32 = 4;
 /// Hints per shard: one line.
@@ -81,6 +84,16 @@ impl Region<'_> {
             steps += BATCH;
         }
         Err(SaveError::Contended)
+    }
+
+    /// Fetches the slots that the next claims will look at first.
+    #[inline]
+    pub fn prefetch_hand(&self) {
+        let hand = self.header.hand.load(Ordering::Relaxed);
+        let index = (hand % u64::from(self.geometry.slot_count)) as usize;
+        for slot in self.slots.iter().skip(index).take(AHEAD) {
+            prefetch(slot);
+        }
     }
 
     /// Looks at a batch of slots, and moves the hand past those that it looked at.

@@ -92,24 +92,28 @@ impl Hasher {
         if is_cut { self.cut_root } else { self.root }
     }
 
-    /// Extends the chain by a padded run of some length.
-    pub fn extend(&self, prefix: u64, run: &Run, length: usize) -> u64 {
-        if length == RUN_FRAMES {
-            self.stack(prefix, &[*run], run, 0)
-        } else {
-            self.stack(prefix, &[], run, length)
-        }
-    }
-
     /// Extends the chain by full runs, the outermost being the last, and by the padded run
     /// inside of them.
     #[inline]
     pub fn stack(&self, start: u64, full: &[Run], tail: &Run, tail_length: usize) -> u64 {
+        self.chain(start, full, tail, tail_length, |_| {})
+    }
+
+    /// The same; hands on every link, the outermost first.
+    #[inline]
+    pub fn chain(
+        &self,
+        start: u64,
+        full: &[Run],
+        tail: &Run,
+        tail_length: usize,
+        note: impl FnMut(u64),
+    ) -> u64 {
         let tail = (tail_length != 0).then_some(tail);
         let links = [self.link(RUN_FRAMES), self.link(tail_length)];
         match self.aes {
-            Some(aes) => aes.chain(&self.lanes, start, full, tail, links),
-            None => self.multiply(start, full, tail, links),
+            Some(aes) => aes.chain(&self.lanes, start, full, tail, links, note),
+            None => self.multiply(start, full, tail, links, note),
         }
     }
 
@@ -120,13 +124,25 @@ impl Hasher {
     }
 
     #[inline(never)]
-    fn multiply(&self, start: u64, full: &[Run], tail: Option<&Run>, links: [u64; 2]) -> u64 {
+    fn multiply(
+        &self,
+        start: u64,
+        full: &[Run],
+        tail: Option<&Run>,
+        links: [u64; 2],
+        mut note: impl FnMut(u64),
+    ) -> u64 {
         let [full_link, tail_link] = links;
         let mut hash = start;
         for run in full.iter().rev() {
             hash = fold(hash ^ self.run(run), full_link);
+            note(hash);
         }
-        tail.map_or(hash, |tail| fold(hash ^ self.run(tail), tail_link))
+        if let Some(tail) = tail {
+            hash = fold(hash ^ self.run(tail), tail_link);
+            note(hash);
+        }
+        hash
     }
 
     #[inline(always)]
@@ -148,6 +164,17 @@ impl Hasher {
 mod tests {
     use super::*;
     use crate::frame::pad;
+
+    impl Hasher {
+        /// Extends the chain by a padded run of some length.
+        fn extend(&self, prefix: u64, run: &Run, length: usize) -> u64 {
+            if length == RUN_FRAMES {
+                self.stack(prefix, &[*run], run, 0)
+            } else {
+                self.stack(prefix, &[], run, length)
+            }
+        }
+    }
 
     fn hashers(seed: u64) -> impl Iterator<Item = Hasher> {
         [HASH_MULTIPLY_FOLD, HASH_AES]

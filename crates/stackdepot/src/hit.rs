@@ -4,7 +4,7 @@
 //! in their order and with their orderings, with one branch on what differs from stack to stack:
 //! the number of runs. A partial run is padded under a mask, nodes are decoded as they say and
 //! their differences collected and looked at once. What is not simple (cut stacks, wide nodes,
-//! second buckets, leaves that are not saved) is left to the portable way, which finds the same.
+//! leaves that are not saved) is left to the portable way, which finds the same.
 //!
 //! Shared words are loaded several at once, each as if by a relaxed load. A torn value would do
 //! no harm: what an index cell says is judged by the node, a node by its generation.
@@ -30,6 +30,7 @@ use crate::index::home_cell;
 use crate::insert::Saved;
 use crate::layout::{Bucket, RUN_FRAMES, Region};
 use crate::lookup::Found;
+use crate::prefetch::prefetch;
 use crate::state::State;
 
 /// What a save came to, in two registers: a weak handle and a tick, or 0 and the error.
@@ -112,9 +113,8 @@ fn save_in_vectors<const WIDE: bool>(
     }
     match find::<WIDE, false>(region, hasher, frames) {
         // Who saw a node sees its windows: had it named others, they would be there now.
-        Some(found) if !has_more_windows(region) => {
-            hold_found(region, hasher, frames, &found, hold)
-        }
+        Ok(found) if !has_more_windows(region) => hold_found(region, hasher, frames, &found, hold),
+        Err(Miss::Absent) => save_absent(region, hasher, frames, hold),
         _ => save_portably(region, hasher, frames, hold),
     }
 }
@@ -129,8 +129,9 @@ fn save_in_windows<const WIDE: bool>(
     hold: Hold,
 ) -> Answer {
     match find::<WIDE, true>(region, hasher, frames) {
-        Some(found) => hold_found(region, hasher, frames, &found, hold),
-        None => save_portably(region, hasher, frames, hold),
+        Ok(found) => hold_found(region, hasher, frames, &found, hold),
+        Err(Miss::Absent) => save_absent(region, hasher, frames, hold),
+        Err(Miss::Unclear) => save_portably(region, hasher, frames, hold),
     }
 }
 
@@ -185,6 +186,22 @@ fn save_portably(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hol
     Answer::from(region.save(hasher, frames, hold))
 }
 
+/// The save of a whole stack that the index did not know a moment ago.
+#[cold]
+#[inline(never)]
+fn save_absent(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hold) -> Answer {
+    Answer::from(region.save_absent(hasher, frames, hold))
+}
+
+/// Why a stack was not found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Miss {
+    /// No entry has its fingerprint.
+    Absent,
+    /// It may be there, not as simple as this looks for it.
+    Unclear,
+}
+
 /// Finds the committed leaf of a stack that is whole, saved, and stored narrow. `OWN`: nodes may
 /// name windows of their own.
 #[inline]
@@ -193,24 +210,18 @@ fn find<'r, const WIDE: bool, const OWN: bool>(
     region: &Region<'r>,
     hasher: &Hasher,
     frames: &[u64],
-) -> Option<Found<'r>> {
-    let (_, rest) = frames.split_first()?;
+) -> Result<Found<'r>, Miss> {
+    let (_, rest) = frames.split_first().ok_or(Miss::Unclear)?;
     if rest.len() >= region.max_frames as usize {
-        return None;
+        return Err(Miss::Unclear);
     }
     let (leaf_rest, outer) = rest.as_rchunks::<RUN_FRAMES>();
     let length = leaf_rest.len() + 1;
     // SAFETY: there are `length` frames, which is 1 to 10.
     let leaf = unsafe { load_partial(frames, length) };
-    let hash = hash_stack::<WIDE>(hasher, &leaf, length, outer);
-    let bucket = region.first_bucket(hash as u32)?;
-    let home = bucket.entry(home_cell(hash));
-    let number = if home.is_committed_of(hash) {
-        home.slot()
-    } else {
-        first_match(bucket, hash)?
-    };
-    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer)
+    let (hash, parent_hash) = hash_stack::<WIDE>(hasher, &leaf, length, outer);
+    let number = find_entry(region, hash, parent_hash).ok_or(Miss::Absent)?;
+    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer).ok_or(Miss::Unclear)
 }
 
 /// As `frame::pad`.
@@ -240,7 +251,7 @@ unsafe fn load_partial(frames: &[u64], length: usize) -> Frames {
     }
 }
 
-/// As `Hasher::stack`.
+/// As `Hasher::stack`: the whole stack's hash, and that of what its leaf hangs on.
 #[inline]
 #[target_feature(enable = "aes,avx2")]
 fn hash_stack<const WIDE: bool>(
@@ -248,7 +259,7 @@ fn hash_stack<const WIDE: bool>(
     leaf: &Frames,
     length: usize,
     outer: &[[u64; RUN_FRAMES]],
-) -> u64 {
+) -> (u64, u64) {
     let keys = load(&hasher.lanes);
     let leaf_hash = hash_run::<WIDE>(&keys, leaf);
     let full_link = hasher.link(RUN_FRAMES);
@@ -256,10 +267,26 @@ fn hash_stack<const WIDE: bool>(
     for run in outer.iter().rev() {
         hash = fold(hash ^ hash_run::<WIDE>(&keys, &load(run)), full_link);
     }
-    fold(hash ^ leaf_hash, hasher.link(length))
+    (fold(hash ^ leaf_hash, hasher.link(length)), hash)
 }
 
-/// The slot of a committed entry with the hash's fingerprint.
+/// The slot of the first committed entry with a hash's fingerprint. Where there is none, the
+/// next to be looked for is the parent.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn find_entry(region: &Region<'_>, hash: u64, parent_hash: u64) -> Option<u32> {
+    let home = region.first_bucket(hash as u32)?.entry(home_cell(hash));
+    if home.is_committed_of(hash) {
+        return Some(home.slot());
+    }
+    if let Some(bucket) = region.first_bucket(parent_hash as u32) {
+        prefetch(bucket);
+    }
+    let pair = region.pair(hash as u32)?;
+    first_match(pair.first, hash).or_else(|| first_match(pair.second, hash))
+}
+
+/// The slot of a bucket's first committed entry with the hash's fingerprint.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn first_match(bucket: &Bucket, hash: u64) -> Option<u32> {

@@ -45,6 +45,19 @@ impl<'r> Region<'r> {
             .unwrap_or(Err(SaveError::Contended))
     }
 
+    /// Stores a whole stack that the index did not know a moment ago.
+    pub fn save_absent(
+        &self,
+        hasher: &Hasher,
+        frames: &[u64],
+        hold: Hold,
+    ) -> Result<Saved, SaveError> {
+        self.check_hold(hold)?;
+        let stack = Stack::new(frames, self.max_frames as usize);
+        self.save_missing(hasher, &stack, hold)
+            .unwrap_or(Err(SaveError::Contended))
+    }
+
     /// Finds or adds a stack of which the hash is known; `None` when its base is gone.
     #[inline(always)]
     pub fn save_hashed(
@@ -204,6 +217,7 @@ impl<'r> Region<'r> {
             many = [0; MOST_LEVELS];
             &mut many
         };
+        self.prefetch_hand();
         stack.hashes(hasher, hashes);
         for hash in hashes.iter().take(stack.leaf_level() + 1) {
             self.prefetch_pair(*hash as u32);

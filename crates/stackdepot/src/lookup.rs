@@ -131,14 +131,14 @@ impl<'f> Stack<'f> {
 
     /// The prefix hash at every level, root first.
     pub fn hashes(&self, hasher: &Hasher, hashes: &mut [u64]) {
-        let mut hash = self.start(hasher);
-        for (place, run) in hashes.iter_mut().zip(self.full.iter().rev()) {
-            hash = hasher.extend(hash, run, RUN_FRAMES);
-            *place = hash;
-        }
-        if let (Some(place), true) = (hashes.get_mut(self.full.len()), self.tail_length != 0) {
-            *place = hasher.extend(hash, &self.tail, self.tail_length);
-        }
+        let mut places = hashes.iter_mut();
+        let note = |hash| {
+            if let Some(place) = places.next() {
+                *place = hash;
+            }
+        };
+        let start = self.start(hasher);
+        hasher.chain(start, self.full, &self.tail, self.tail_length, note);
     }
 
     /// The run at a level and how many of its words count.
@@ -199,6 +199,12 @@ impl<'r> Region<'r> {
     /// Finds the committed node of a stack's prefix up to a level.
     pub fn find(&self, stack: &Stack<'_>, level: usize, hash: u64) -> Option<Found<'r>> {
         let pair = self.pair(hash as u32)?;
+        let home = pair.first.entry(home_cell(hash));
+        if home.is_committed_of(hash)
+            && let Some(found) = self.compare_chain(home.slot(), stack, stack.prefix(level)?)
+        {
+            return Some(found);
+        }
         self.find_in(pair.first, stack, level, hash)
             .or_else(|| self.find_in(pair.second, stack, level, hash))
     }

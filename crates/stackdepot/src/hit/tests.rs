@@ -7,7 +7,8 @@ use std::vec::Vec;
 use super::*;
 use crate::config::Config;
 use crate::depot::Depot;
-use crate::layout::Line;
+use crate::frame::pad;
+use crate::layout::{BUCKET_CELLS, Line};
 use crate::sync::Ordering;
 
 /// Upper halves that a test's frames take turns in.
@@ -34,7 +35,9 @@ fn finds(depot: &Depot<'_>, frames: &[u64]) -> Vec<Option<WeakHandle>> {
                     (false, false) => find::<false, false>(&depot.region, &depot.hasher, frames),
                 }
             };
-            found.map(|found| WeakHandle::new(found.number, found.generation))
+            found
+                .ok()
+                .map(|found| WeakHandle::new(found.number, found.generation))
         })
         .collect()
 }
@@ -118,6 +121,12 @@ fn a_chain_equals_its_stack_and_none_that_differs_in_one_bit_or_in_length() {
                 let mut other = frames.to_vec();
                 other[place] ^= 1 << bit;
                 assert!(!is_chain_of(depot, weak, &other), "{place} {bit}");
+                // The same difference twice is no less of one.
+                for second in (0..frames.len()).filter(|second| *second != place) {
+                    let mut other = other.clone();
+                    other[second] ^= 1 << bit;
+                    assert!(!is_chain_of(depot, weak, &other), "{place} {second} {bit}");
+                }
             }
             // Padded, it is the same in all but its length.
             let longer: Vec<u64> = frames.iter().copied().chain([frames[0] & HIGH]).collect();
@@ -154,4 +163,37 @@ fn cut_wide_torn_and_unsaved_chains_equal_no_stack() {
             slot = depot.region.slot(parent).unwrap_or(slot);
         }
     });
+}
+
+#[test]
+fn every_way_finds_a_stack_in_any_cell_of_either_bucket_and_knows_that_others_are_absent() {
+    if Aes::detect().is_none() {
+        return;
+    }
+    let mut memory = std::vec![Line::ZERO; 4096];
+    let depot = Depot::new(&mut memory, &Config::new(4096 * 64)).unwrap();
+    let (mut in_first, mut in_second) = ([0; BUCKET_CELLS], [0; BUCKET_CELLS]);
+    // As many as there are slots: buckets fill, and some stacks go to their second one.
+    for number in 1..=depot.stats().slot_count {
+        let weak = depot.save(&[number]).unwrap();
+        assert!(
+            finds(&depot, &[number])
+                .iter()
+                .all(|found| *found == Some(weak))
+        );
+        let start = depot.hasher.start(false);
+        let hash = depot.hasher.stack(start, &[], &pad(&[number], 1), 1);
+        let pair = depot.region.pair(hash as u32).unwrap();
+        for (bucket, counts) in [(pair.first, &mut in_first), (pair.second, &mut in_second)] {
+            let leads_there = |cell: &usize| bucket.entry(*cell).slot() == weak.slot();
+            if let Some(cell) = (0..BUCKET_CELLS).find(leads_there) {
+                counts[cell] += 1;
+            }
+        }
+        let absent = [number | 1 << 40];
+        // SAFETY: as in `finds`.
+        let found = unsafe { find::<false, true>(&depot.region, &depot.hasher, &absent) };
+        assert_eq!(found.err(), Some(Miss::Absent));
+    }
+    assert!(in_first.iter().chain(&in_second).all(|count| *count > 0));
 }
