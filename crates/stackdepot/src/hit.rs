@@ -189,8 +189,22 @@ fn save_portably(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hol
 /// The save of a whole stack that the index did not know a moment ago.
 #[cold]
 #[inline(never)]
+#[target_feature(enable = "aes,avx2")]
 fn save_absent(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hold) -> Answer {
-    Answer::from(region.save_absent(hasher, frames, hold))
+    let find = |outer: &[[u64; RUN_FRAMES]], hash| find_ancestor(region, outer, hash);
+    Answer::from(region.save_absent(hasher, frames, hold, find))
+}
+
+/// Finds the committed node of full runs, innermost first, saved or not, if it is stored narrow.
+#[target_feature(enable = "avx2")]
+fn find_ancestor<'r>(
+    region: &Region<'r>,
+    runs: &[[u64; RUN_FRAMES]],
+    hash: u64,
+) -> Option<Found<'r>> {
+    let (run, outer) = runs.split_first()?;
+    let number = find_entry(region, hash, hash)?;
+    chain::compare_stack::<true>(region, number, (&load(run), RUN_FRAMES), outer, 0)
 }
 
 /// Why a stack was not found.
@@ -221,7 +235,8 @@ fn find<'r, const WIDE: bool, const OWN: bool>(
     let leaf = unsafe { load_partial(frames, length) };
     let (hash, parent_hash) = hash_stack::<WIDE>(hasher, &leaf, length, outer);
     let number = find_entry(region, hash, parent_hash).ok_or(Miss::Absent)?;
-    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer).ok_or(Miss::Unclear)
+    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer, State::SAVED_BIT)
+        .ok_or(Miss::Unclear)
 }
 
 /// As `frame::pad`.

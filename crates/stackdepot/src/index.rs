@@ -155,8 +155,8 @@ impl<'r> Pair<'r> {
     /// The cell where a new entry should go: the first bucket while it is rather empty, then
     /// the emptier one.
     pub fn free_cell(self, hash: u64) -> Option<&'r AtomicU64> {
-        let (first, second) = (self.first.used(), self.second.used());
-        if first < FIRST_FILL || first <= second {
+        let first = self.first.used();
+        if first < FIRST_FILL || first <= self.second.used() {
             self.first.free_cell(hash)
         } else {
             self.second.free_cell(hash)

@@ -6,6 +6,7 @@
 //! the hand over to the next. A save that fails half-way keeps what it made, as cold nodes.
 
 use crate::error::{HoldError, SaveError};
+use crate::frame::Run;
 use crate::handle::{Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::hold::Hold;
@@ -45,16 +46,19 @@ impl<'r> Region<'r> {
             .unwrap_or(Err(SaveError::Contended))
     }
 
-    /// Stores a whole stack that the index did not know a moment ago.
+    /// Stores a whole stack that the index did not know a moment ago. `find`: a faster way to the
+    /// node of full runs and their hash, which need not find all.
+    #[inline]
     pub fn save_absent(
         &self,
         hasher: &Hasher,
         frames: &[u64],
         hold: Hold,
+        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
     ) -> Result<Saved, SaveError> {
         self.check_hold(hold)?;
         let stack = Stack::new(frames, self.max_frames as usize);
-        self.save_missing(hasher, &stack, hold)
+        self.save_missing(hasher, &stack, hold, find)
             .unwrap_or(Err(SaveError::Contended))
     }
 
@@ -85,7 +89,7 @@ impl<'r> Region<'r> {
         hold: Hold,
     ) -> Option<Result<Saved, SaveError>> {
         self.save_hit(stack, hash, hold)
-            .or_else(|| self.save_missing(hasher, stack, hold))
+            .or_else(|| self.save_missing(hasher, stack, hold, |_, _| None))
     }
 
     /// Holds a stack that was saved before as a save of it would; see `Depot::hold`.
@@ -207,6 +211,7 @@ impl<'r> Region<'r> {
         hasher: &Hasher,
         stack: &Stack<'_>,
         hold: Hold,
+        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
     ) -> Option<Result<Saved, SaveError>> {
         let (mut few, mut many);
         // Most stacks are short, and zeroing room for the longest takes as long as a node.
@@ -222,7 +227,7 @@ impl<'r> Region<'r> {
         for hash in hashes.iter().take(stack.leaf_level() + 1) {
             self.prefetch_pair(*hash as u32);
         }
-        let (held, first_missing) = self.hold_deepest_ancestor(stack, hashes)?;
+        let (held, first_missing) = self.hold_deepest_ancestor(stack, hashes, find)?;
         Some(self.add_levels(stack, hashes, held, first_missing, hold))
     }
 
@@ -267,9 +272,14 @@ impl<'r> Region<'r> {
 
     /// The deepest stored proper prefix, searched from the leaf's side: its slot, held, and the
     /// level below it; the base and level 0 when there is none, `None` when that is gone.
-    fn hold_deepest_ancestor(&self, stack: &Stack<'_>, hashes: &[u64]) -> Option<(u32, usize)> {
+    fn hold_deepest_ancestor(
+        &self,
+        stack: &Stack<'_>,
+        hashes: &[u64],
+        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
+    ) -> Option<(u32, usize)> {
         for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level()).rev() {
-            let found = self.find(stack, level, *hash);
+            let found = find(stack.outer(level), *hash).or_else(|| self.find(stack, level, *hash));
             let held =
                 found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
             if let Some(found) = held {

@@ -141,6 +141,12 @@ impl<'f> Stack<'f> {
         hasher.chain(start, self.full, &self.tail, self.tail_length, note);
     }
 
+    /// The full runs down to a level, innermost first.
+    pub fn outer(&self, level: usize) -> &'f [Run] {
+        let inner_count = self.full.len().saturating_sub(level + 1);
+        self.full.get(inner_count..).unwrap_or_default()
+    }
+
     /// The run at a level and how many of its words count.
     pub fn run(&self, level: usize) -> (Run, usize) {
         self.prefix(level)

@@ -183,7 +183,9 @@ impl<'r> Publication<'_, 'r> {
 
     fn scan(&self, mine: &AtomicU64) -> Scan {
         let mut is_before_mine = true;
-        for cell in self.pair.cells() {
+        // ORDERING: Relaxed, as in `look_at`, which looks again at what fits.
+        let fits = |cell: &&AtomicU64| Entry(cell.load(Ordering::Relaxed)).fits(self.node.hash);
+        for cell in self.pair.cells().filter(fits) {
             if core::ptr::eq(cell, mine) {
                 is_before_mine = false;
                 continue;

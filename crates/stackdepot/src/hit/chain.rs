@@ -17,7 +17,8 @@ use crate::vector::{Highs, decode, difference};
 const SHAPE_MASK: u64 =
     (State::STATUS_MASK & !State::SAVED_BIT) | State::LENGTH_MASK | State::WIDE | State::CUT;
 
-/// As `Region::compare_chain`, for a stack that hangs on the root.
+/// As `Region::compare_chain`, for a stack that hangs on the root. `saved`: the bit that says so,
+/// or 0 where that does not matter.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn compare_stack<'r, const OWN: bool>(
@@ -25,13 +26,14 @@ pub(super) fn compare_stack<'r, const OWN: bool>(
     number: u32,
     (leaf_frames, length): (&Frames, usize),
     outer: &[[u64; RUN_FRAMES]],
+    saved: u64,
 ) -> Option<Found<'r>> {
     let leaf = region.slot(number)?;
     let generation = leaf.generation_now();
     let leaf_state = leaf.state_now();
     let first_two = Highs::of_first_two(region.header);
-    let leaf_shape = State::LIVE | State::SAVED_BIT | (length as u64) << State::LENGTH_SHIFT;
-    let mut misshapen = (leaf_state.0 ^ leaf_shape) & (SHAPE_MASK | State::SAVED_BIT);
+    let leaf_shape = State::LIVE | saved | (length as u64) << State::LENGTH_SHIFT;
+    let mut misshapen = (leaf_state.0 ^ leaf_shape) & (SHAPE_MASK | saved);
     let mut link = leaf.link.load(Ordering::Relaxed);
     let mut differing = differ::<OWN>(region, leaf, link, first_two, leaf_frames);
     for run in outer {

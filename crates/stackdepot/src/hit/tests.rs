@@ -102,9 +102,21 @@ fn is_chain_of(depot: &Depot<'_>, leaf: WeakHandle, frames: &[u64]) -> bool {
     unsafe {
         let run = load_partial(frames, length);
         let found = if has_more_windows(region) {
-            chain::compare_stack::<true>(region, leaf.slot(), (&run, length), outer)
+            chain::compare_stack::<true>(
+                region,
+                leaf.slot(),
+                (&run, length),
+                outer,
+                State::SAVED_BIT,
+            )
         } else {
-            chain::compare_stack::<false>(region, leaf.slot(), (&run, length), outer)
+            chain::compare_stack::<false>(
+                region,
+                leaf.slot(),
+                (&run, length),
+                outer,
+                State::SAVED_BIT,
+            )
         };
         found.is_some()
     }
