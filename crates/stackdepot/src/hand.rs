@@ -90,7 +90,7 @@ impl Region<'_> {
     #[inline]
     pub fn prefetch_hand(&self) {
         let hand = self.header.hand.load(Ordering::Relaxed);
-        let index = (hand % u64::from(self.geometry.slot_count)) as usize;
+        let index = wrapped(hand, self.geometry.slot_count.into()) as usize;
         for slot in self.slots.iter().skip(index).take(AHEAD) {
             prefetch(slot);
         }
@@ -100,7 +100,7 @@ impl Region<'_> {
     fn claim_from(&self, start: u64, wanted: Wanted) -> Option<Claimed> {
         let slot_count = u64::from(self.geometry.slot_count);
         let hand = &self.header.hand;
-        let mut index = start % slot_count;
+        let mut index = wrapped(start, slot_count);
         // No slot twice. Only the hand of a damaged region ever wraps; its batch is empty then.
         let end = start.wrapping_add(BATCH.min(slot_count));
         for position in start..end {
@@ -209,6 +209,16 @@ impl Region<'_> {
             .hints
             .get(start..start + SHARD_HINTS)
             .unwrap_or(&[])
+    }
+}
+
+/// Where in the lap a position is; without a division in the first lap.
+#[inline]
+fn wrapped(position: u64, slot_count: u64) -> u64 {
+    if position < slot_count {
+        position
+    } else {
+        position % slot_count
     }
 }
 
