@@ -299,9 +299,26 @@ mod scalar {
         run: &Run,
         first_windows: FirstWindows,
     ) -> bool {
+        if windows == Windows::ALL_FIRST {
+            return have_equal_lows(slot, run, first_windows.first);
+        }
         windows >> WINDOW_SHIFT == 0
             && windows & IN_FIRST_TWO == IN_FIRST_TWO
             && have_equal_words(slot, windows, run, first_windows)
+    }
+
+    /// Compares the frames of a node that are all in one window. What is left of a frame without
+    /// that window is its lower half, or has a bit above it.
+    #[inline(always)]
+    fn have_equal_lows(slot: &Slot, run: &Run, window: u32) -> bool {
+        let high = u64::from(window) << 32;
+        let (mut difference, mut left_over) = (0, 0);
+        for (cell, pair) in slot.lows.iter().zip(run.as_chunks::<2>().0) {
+            let [left, right] = pair.map(|frame| frame ^ high);
+            left_over |= left | right;
+            difference |= cell.load(Ordering::Relaxed) ^ (right << 32 | left);
+        }
+        left_over >> 32 | difference == 0
     }
 
     /// Compares the frames pair by pair without a branch: differences add up.

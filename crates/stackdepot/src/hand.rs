@@ -55,7 +55,15 @@ impl Region<'_> {
     /// # Errors
     /// `Full` when everything is held, `Contended` when the steps ran out.
     pub fn claim(&self) -> Result<Claimed, SaveError> {
-        if let Some(claimed) = self.claim_hinted(self.shard()) {
+        let hints = self.shard();
+        // Mostly there are none: all of them are looked at without a branch.
+        let any = hints.first_chunk::<SHARD_HINTS>().map_or(0, |hints| {
+            let all = hints.iter().map(|hint| hint.load(Ordering::Relaxed));
+            all.fold(0, |any, hint| any | hint)
+        });
+        if any != 0
+            && let Some(claimed) = self.claim_hinted(hints)
+        {
             return Ok(claimed);
         }
         let slot_count = u64::from(self.geometry.slot_count);

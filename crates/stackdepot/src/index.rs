@@ -61,8 +61,9 @@ impl Entry {
     }
 
     /// Whether the fingerprint is that of a hash.
+    #[inline]
     pub const fn fits(self, hash: u64) -> bool {
-        (self.0 ^ hash) & Self::FINGERPRINT == 0
+        (self.0 ^ (hash & Self::FINGERPRINT)) < 2 * Self::TENTATIVE
     }
 }
 
@@ -109,13 +110,12 @@ impl Bucket {
     /// A bit per cell that holds a committed entry with the hash's fingerprint.
     #[inline]
     pub fn matches(&self, hash: u64) -> u32 {
-        let mut mask = 0;
-        for (position, cell) in self.cells.iter().enumerate() {
+        // From the last cell on, so that each bit is one addition with carry.
+        self.cells.iter().rev().fold(0, |mask, cell| {
             // ORDERING: Relaxed: only a filter; `entry` reads the cell again.
             let value = cell.load(Ordering::Relaxed);
-            mask |= u32::from(Entry(value).is_committed_of(hash)) << position;
-        }
-        mask
+            mask << 1 | u32::from(Entry(value).is_committed_of(hash))
+        })
     }
 
     /// The entry in a cell.

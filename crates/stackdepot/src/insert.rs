@@ -48,6 +48,11 @@ impl<'r> Region<'r> {
 
     /// Stores a whole stack that the index did not know a moment ago. `find`: a faster way to the
     /// node of full runs and their hash, which need not find all.
+    #[cfg(all(
+        target_arch = "x86_64",
+        target_feature = "sse2",
+        not(any(loom, miri, stackdepot_fault))
+    ))]
     #[inline]
     pub fn save_absent(
         &self,

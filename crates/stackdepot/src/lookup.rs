@@ -211,18 +211,21 @@ impl<'r> Region<'r> {
         {
             return Some(found);
         }
-        self.find_in(pair.first, stack, level, hash)
-            .or_else(|| self.find_in(pair.second, stack, level, hash))
+        [pair.first, pair.second].into_iter().find_map(|bucket| {
+            // Most buckets do not have it.
+            let matches = bucket.matches(hash);
+            (matches != 0).then(|| self.find_in(bucket, matches, stack, level))?
+        })
     }
 
+    #[inline(never)]
     fn find_in(
         &self,
         bucket: &Bucket,
+        mut matches: u32,
         stack: &Stack<'_>,
         level: usize,
-        hash: u64,
     ) -> Option<Found<'r>> {
-        let mut matches = bucket.matches(hash);
         while matches != 0 {
             let entry = bucket.entry(matches.trailing_zeros() as usize);
             matches &= matches - 1;
