@@ -335,7 +335,7 @@ impl Call {
         record(&mut self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
     }
 
-    #[inline]
+    #[inline(always)]
     fn capture<'b>(&self, buffer: &'b mut [u64]) -> Walk<'b> {
         let walk = unwind::capture(self.registers(), self.unwinder(), buffer);
         if walk.end != End::Complete {

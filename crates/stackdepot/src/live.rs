@@ -74,7 +74,6 @@ pub(crate) const STALE: usize = 1;
 pub(crate) const PUSHED_OUT: usize = 2;
 
 /// Where an address may be.
-#[derive(Clone, Copy)]
 struct Candidates<'r> {
     home: Bucket<'r>,
     home_tags: Tags,
@@ -277,6 +276,40 @@ impl<'r> LiveTable<'r> {
     /// Answers in any case who owns which reference now. An address of 0 or of more than 48
     /// bits is never stored.
     pub fn insert(&self, address: u64, block: &LiveBlock) -> Inserted {
+        if self.is_inserted_at_home(address, block) {
+            return Inserted::Stored;
+        }
+        self.insert_anywhere(address, block)
+    }
+
+    /// Stores a block as nearly every one is: new, in the sample, at a home that has room. `false`: to
+    /// be looked at more closely.
+    #[inline(always)]
+    fn is_inserted_at_home(&self, address: u64, block: &LiveBlock) -> bool {
+        if !Key::can_hold(address) {
+            return false;
+        }
+        let Some(candidates) = self.candidates(address) else {
+            return false;
+        };
+        let new = Priority::of_hash(candidates.hash, block.size.min(cell::MOST_SIZE));
+        if !self.sampling().keeps(new) || self.find(&candidates, address).is_some() {
+            return false;
+        }
+        let Some(empty) = self.find_empty_at_home(&candidates) else {
+            return false;
+        };
+        let claimed = empty.claim();
+        let is_claimed = claimed.is_some();
+        if let Some(claimed) = claimed {
+            claimed.store(address, block);
+        }
+        is_claimed
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert_anywhere(&self, address: u64, block: &LiveBlock) -> Inserted {
         if !Key::can_hold(address) {
             return Inserted::Unsampled;
         }
@@ -298,7 +331,7 @@ impl<'r> LiveTable<'r> {
         // because whoever pushes out first raises `sample_bytes`.
         let found = self
             .candidates(address)
-            .and_then(|candidates| self.find(candidates, address));
+            .and_then(|candidates| self.find(&candidates, address));
         if let Some(claimed) = found.and_then(Seen::claim) {
             let block = claimed.block();
             claimed.release();
@@ -387,12 +420,12 @@ impl<'r> LiveTable<'r> {
 
     /// The stored block of that address.
     #[inline]
-    fn find(&self, candidates: Candidates<'r>, address: u64) -> Option<Seen<'r>> {
+    fn find(&self, candidates: &Candidates<'r>, address: u64) -> Option<Seen<'r>> {
         let Candidates {
             home,
             home_tags,
             hash,
-        } = candidates;
+        } = *candidates;
         let tag = hash.tag();
         if home_tags.has(tag)
             && let Some(seen) = home.find(tag, address)
@@ -407,17 +440,21 @@ impl<'r> LiveTable<'r> {
     }
 
     /// An empty cell of the home; where few are left, of the emptiest candidate.
+    fn find_empty(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
+        self.find_empty_at_home(candidates)
+            .or_else(|| self.find_empty_anywhere(candidates))
+    }
+
+    /// An empty cell of the home, unless only those for others are left.
     #[inline]
-    fn find_empty(&self, candidates: Candidates<'r>) -> Option<Seen<'r>> {
-        let home_room = candidates.home_tags.empty_count();
-        let at_home = || candidates.home.find_empty();
-        let found = (home_room > ROOM_FOR_OTHERS).then(at_home).flatten();
-        found.or_else(|| self.find_empty_anywhere(candidates))
+    fn find_empty_at_home(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
+        let has_room = candidates.home_tags.has_more_empty(ROOM_FOR_OTHERS);
+        has_room.then(|| candidates.home.find_empty()).flatten()
     }
 
     #[inline(never)]
-    fn find_empty_anywhere(&self, candidates: Candidates<'r>) -> Option<Seen<'r>> {
-        let Candidates { home, hash, .. } = candidates;
+    fn find_empty_anywhere(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
+        let Candidates { home, hash, .. } = *candidates;
         let others = || self.others(hash);
         // The home comes last, so that it is taken where it is as empty as another.
         let all = || others().chain([home]);
@@ -447,7 +484,7 @@ impl<'r> LiveTable<'r> {
         let candidates = self.candidates(address)?;
         let new = Priority::of_hash(candidates.hash, block.size.min(cell::MOST_SIZE));
         let is_kept = self.sampling().keeps(new);
-        if let Some(same) = self.find(candidates, address) {
+        if let Some(same) = self.find(&candidates, address) {
             let stale = same.claim()?;
             let old = stale.block();
             self.count(STALE);
@@ -461,11 +498,11 @@ impl<'r> LiveTable<'r> {
         if !is_kept {
             return Some(Inserted::Unsampled);
         }
-        if let Some(empty) = self.find_empty(candidates) {
+        if let Some(empty) = self.find_empty(&candidates) {
             empty.claim()?.store(address, block);
             return Some(Inserted::Stored);
         }
-        self.push_out(candidates, new, address, block)
+        self.push_out(&candidates, new, address, block)
     }
 
     /// Takes the place of a block that is no longer in the sample, in the bucket with the fewest
@@ -474,7 +511,7 @@ impl<'r> LiveTable<'r> {
     #[inline(never)]
     fn push_out(
         &self,
-        candidates: Candidates<'r>,
+        candidates: &Candidates<'r>,
         new: Priority,
         address: u64,
         block: &LiveBlock,

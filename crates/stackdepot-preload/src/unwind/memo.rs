@@ -17,12 +17,13 @@
 //! INVARIANT U1: the stack pointers of a chain are multiples of 8 and grow outwards, so that the
 //! return addresses of some states lie within a stack if the first and the last of them do.
 
-#![allow(unsafe_code)] // promises U1 to `stack.rs`
+#![allow(unsafe_code)] // promises U1 to `stack.rs`; reads words one by one
 
 use super::paths::{Path, Paths, SEGMENT_FRAMES};
 use super::quick::QuickRules;
 use super::stack::KnownStack;
 use super::words::{STATE_COUNT, Word, Words};
+use core::hint::select_unpredictable;
 
 /// Where the return address lies, below the stack pointer after the return.
 pub const IP_OFFSET: u64 = 8;
@@ -323,7 +324,10 @@ impl Memo {
         ] {
             let places = old.get_mut(first..kept_from).unwrap_or_default();
             for (place, word) in places.iter_mut().zip(new) {
-                *place = *word;
+                // Word by word, as they were written a moment ago: a wider load would wait until they
+                // are in the cache.
+                // SAFETY: reads a reference.
+                *place = unsafe { core::ptr::read_volatile(word) };
             }
         }
         self.count = STATE_COUNT - first;
@@ -388,10 +392,9 @@ impl Memo {
             return Path::NONE;
         };
         let skipped = first % SEGMENT_FRAMES;
-        let mut segment = *segment;
-        for (at, ip) in segment.iter_mut().enumerate() {
-            *ip = if at < skipped { 0 } else { *ip };
-        }
+        let [a, b, c, d] = *segment;
+        let kept = |at: usize, ip: u64| select_unpredictable(at < skipped, 0, ip);
+        let segment = [kept(0, a), kept(1, b), kept(2, c), d];
         paths.step(outer, &segment, SEGMENT_FRAMES - skipped)
     }
 }

@@ -112,6 +112,16 @@ impl Tags {
         self.marks(tag) != 0
     }
 
+    /// Whether more than so many cells have no tag.
+    #[inline(always)]
+    pub fn has_more_empty(self, count: u32) -> bool {
+        let mut marks = self.marks(Tag::EMPTY);
+        for _ in 0..count {
+            marks &= marks.wrapping_sub(1);
+        }
+        marks != 0
+    }
+
     /// How many cells have no tag.
     #[inline]
     pub fn empty_count(self) -> u32 {
@@ -160,7 +170,13 @@ mod tests {
                 expected,
                 "{word:#x} {tag:?}"
             );
-            assert!(tag != Tag::EMPTY || Tags(word).empty_count() as usize == expected.len());
+            let has_more = |count| Tags(word).has_more_empty(count);
+            assert!(
+                tag != Tag::EMPTY
+                    || (Tags(word).empty_count() as usize == expected.len()
+                        && (0..10)
+                            .all(|count| has_more(count) == (expected.len() > count as usize)))
+            );
         }
     }
 

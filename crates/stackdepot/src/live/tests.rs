@@ -327,7 +327,7 @@ fn cell_of_a_killed_thread_is_skipped_until_the_table_is_opened_again() {
     let table = LiveTable::new(&mut lines).unwrap();
     assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
     let stored = table
-        .find(table.candidates(0x1000).unwrap(), 0x1000)
+        .find(&table.candidates(0x1000).unwrap(), 0x1000)
         .unwrap();
     let _killed = stored.claim().unwrap();
     assert_eq!(table.blocks().count(), 0);
