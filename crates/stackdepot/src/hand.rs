@@ -33,8 +33,8 @@ const CLAIM_STEPS: u64 = if cfg!(loom) { 8 } else { 16384 };
 const PATIENT_STEPS: u64 = if cfg!(loom) { 3 } else { 512 };
 /// Slots between two looks at the hand.
 const BATCH: u64 = if cfg!(loom) { 3 } else { 16 };
-/// Slots that are asked for before they are claimed.
-const AHEAD: usize = 2;
+/// Slots of which one is likely to be the next that a claim takes.
+const AHEAD: usize = 4;
 /// Attempts at moving the progress mark; who loses them all was overtaken by later marks.
 const MARK_ATTEMPTS: u32 = 4;
 /// Hints per shard: one line.
@@ -94,13 +94,35 @@ impl Region<'_> {
         Err(SaveError::Contended)
     }
 
-    /// Fetches the slots that the next claims will look at first.
-    #[inline]
-    pub fn prefetch_hand(&self) {
+    /// Asks for what the next claim will touch: the slots at the hand, and of the first node there
+    /// that it can evict the buckets, the payload and the parent.
+    pub fn prefetch_claim(&self) {
+        if cfg!(loom) {
+            // It changes nothing, and its loads would be more to explore.
+            return;
+        }
+        let slot_count = u64::from(self.geometry.slot_count);
         let hand = self.header.hand.load(Ordering::Relaxed);
-        let index = wrapped(hand, self.geometry.slot_count.into()) as usize;
-        for slot in self.slots.iter().skip(index).take(AHEAD) {
+        let index = wrapped(hand, slot_count) as usize;
+        // At the end of the slots there is less to ask for.
+        let slots = self.slots.get(index..).unwrap_or_default();
+        for slot in slots.iter().take(2 * AHEAD) {
             prefetch(slot);
+        }
+        if hand < slot_count {
+            // Nothing is evicted yet.
+            return;
+        }
+        for (number, slot) in (index as u32 + 1..).zip(slots).take(AHEAD) {
+            let state = slot.state_now();
+            if self.is_unheld(state) && !state.has(State::VISITED | State::CHANCE) {
+                self.prefetch_pair(slot.hash.load(Ordering::Relaxed));
+                self.prefetch_payload(number);
+                if let Some(parent) = self.slot(slot.link.load(Ordering::Relaxed) as u32) {
+                    prefetch(parent);
+                }
+                return;
+            }
         }
     }
 

@@ -227,7 +227,7 @@ impl<'r> Region<'r> {
             many = [0; MOST_LEVELS];
             &mut many
         };
-        self.prefetch_hand();
+        self.prefetch_claim();
         stack.hashes(hasher, hashes);
         for hash in hashes.iter().take(stack.leaf_level() + 1) {
             self.prefetch_pair(*hash as u32);

@@ -329,12 +329,13 @@ impl<'r> LiveTable<'r> {
         }
         // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
         // because whoever pushes out first raises `sample_bytes`.
-        let found = self
-            .candidates(address)
-            .and_then(|candidates| self.find(&candidates, address));
-        if let Some(claimed) = found.and_then(Seen::claim) {
+        if let Some(candidates) = self.candidates(address)
+            && let Some(seen) = self.find(&candidates, address)
+            && let Some(claimed) = seen.claim()
+        {
             let block = claimed.block();
             claimed.release();
+            candidates.home.note_left(seen.bucket);
             return Removed::Block(block);
         }
         self.verdict_of_absence(address)
@@ -460,13 +461,9 @@ impl<'r> LiveTable<'r> {
         let all = || others().chain([home]);
         let emptiest = all().max_by_key(|bucket| bucket.tags().empty_count())?;
         // Its empty cells may all be BUSY.
-        let found = emptiest
+        emptiest
             .find_empty()
-            .or_else(|| all().find_map(Bucket::find_empty))?;
-        if !found.bucket.is(home) {
-            home.mark_overflown();
-        }
-        Some(found)
+            .or_else(|| all().find_map(Bucket::find_empty))
     }
 
     fn sample_bytes(&self) -> &'r AtomicU64 {
@@ -493,13 +490,14 @@ impl<'r> LiveTable<'r> {
                 return Some(Inserted::Replaced(old));
             }
             stale.release();
+            candidates.home.note_left(same.bucket);
             return Some(Inserted::UnsampledReplaced(old));
         }
         if !is_kept {
             return Some(Inserted::Unsampled);
         }
         if let Some(empty) = self.find_empty(&candidates) {
-            empty.claim()?.store(address, block);
+            empty.claim_for(candidates.home)?.store(address, block);
             return Some(Inserted::Stored);
         }
         self.push_out(&candidates, new, address, block)
@@ -528,24 +526,28 @@ impl<'r> LiveTable<'r> {
                 break;
             }
         }
-        candidates.home.mark_overflown();
+        let home = candidates.home;
         let Some(place) = chosen.place else {
             self.drop_from_sample(chosen.priority);
             return Some(Inserted::Unsampled);
         };
         if place.key.is_empty() {
-            place.claim()?.store(address, block);
+            place.claim_for(home)?.store(address, block);
             return Some(Inserted::Stored);
         }
         self.drop_from_sample(chosen.priority);
-        let claimed = place.claim()?;
-        let old = claimed.block();
+        let claimed = place.claim_for(home)?;
+        let (old_address, old) = (claimed.address(), claimed.block());
         // The priority was read from a cell that could change: look again now that it cannot.
-        if self.sampling().contains(claimed.address(), old.size) {
+        if self.sampling().contains(old_address, old.size) {
             claimed.put_back();
+            home.note_left(place.bucket);
             return None;
         }
         claimed.store(address, block);
+        if let Some(old_home) = self.bucket(sample::home(old_address, self.bucket_count)) {
+            old_home.note_left(place.bucket);
+        }
         self.count(PUSHED_OUT);
         Some(Inserted::PushedOut(old))
     }

@@ -183,10 +183,11 @@ impl<'r> Bucket<'r> {
         core::ptr::eq(self.tags, other.tags)
     }
 
-    /// Says for good that a block that wanted to be here is elsewhere.
-    pub fn mark_overflown(self) {
-        if !self.tags().is_overflown() {
-            Tags::mark_overflown(self.tags);
+    /// A block whose home this is has left that bucket.
+    #[inline]
+    pub fn note_left(self, bucket: Bucket<'_>) {
+        if !self.is(bucket) {
+            Tags::count_back(self.tags);
         }
     }
 
@@ -304,6 +305,18 @@ impl<'r> Seen<'r> {
         word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire)
             .ok()?;
         Some(Claimed { bucket, cell, key })
+    }
+
+    /// The same for a block whose home that is, which counts it first if it is another bucket.
+    pub fn claim_for(self, home: Bucket<'_>) -> Option<Claimed<'r>> {
+        if !self.bucket.is(home) {
+            Tags::count_away(home.tags);
+        }
+        let claimed = self.claim();
+        if claimed.is_none() {
+            home.note_left(self.bucket);
+        }
+        claimed
     }
 }
 

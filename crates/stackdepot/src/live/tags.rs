@@ -7,9 +7,10 @@
 //! in the sample touches no bucket at all, but for one in eight that meets its own tag.
 //!
 //! A tag is 0 (the cell is empty, or its owner is on the way) or 1 ..= 127 from the address. The
-//! top bit of the lowest byte belongs to the bucket: OVERFLOWN, set for good before a block that
-//! wanted to be here goes elsewhere. While it is not set, whoever looks for such a block need
-//! look nowhere else.
+//! top bits belong to the bucket: those above the lowest byte count the blocks that wanted to be
+//! here and are elsewhere, and the lowest one, OVERFLOWN, says for good that they were too many to
+//! count. A block is counted before it is stored elsewhere, and no more once it is gone. While no
+//! top bit is set, whoever looks for such a block need look nowhere else.
 //!
 //! INVARIANT L4: while a key is that of a stored block, the cell's byte is that block's tag. The
 //! owner of the BUSY cell (L1) changes the byte, before it publishes the key, by an exclusive or
@@ -26,6 +27,8 @@ const TOP_BITS: u64 = ONES << 7;
 /// The bits of the tags.
 const TAG_BITS: u64 = TOP_BITS - ONES;
 const OVERFLOWN: u64 = 1 << 7;
+/// The bits of the count of blocks that are elsewhere.
+const AWAY_BITS: u64 = TOP_BITS - OVERFLOWN;
 
 /// The byte of an address; 0 stands for no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,13 @@ impl Tags {
         Tags(word.load(Ordering::Acquire))
     }
 
+    /// How many blocks are counted as elsewhere; `None` when they were too many.
+    #[cfg(all(test, not(loom)))]
+    pub fn away_count(self) -> Option<u32> {
+        let bits = (1..8).map(|byte| ((self.0 >> (8 * byte + 7) & 1) as u32) << (byte - 1));
+        (self.0 & OVERFLOWN == 0).then(|| bits.sum())
+    }
+
     /// Changes one cell's tag; for the owner of that cell.
     pub fn exchange(word: &AtomicU64, cell: usize, old: Tag, new: Tag) {
         if old != new {
@@ -74,15 +84,34 @@ impl Tags {
         }
     }
 
-    /// Says for good that a block that wanted to be in this bucket is elsewhere.
-    pub fn mark_overflown(word: &AtomicU64) {
+    /// Counts a block that wanted to be in this bucket and goes elsewhere.
+    pub fn count_away(word: &AtomicU64) {
         // ORDERING: Relaxed: who looks for its own block comes after the insert (L2) and sees it.
-        word.fetch_or(OVERFLOWN, Ordering::Relaxed);
+        change(word, Ordering::Relaxed, |bits| {
+            // The ones between the bits of the count pass a carry on.
+            let count = (bits | !AWAY_BITS).wrapping_add(1) & AWAY_BITS;
+            if count == 0 {
+                bits | OVERFLOWN
+            } else {
+                bits & !AWAY_BITS | count
+            }
+        });
+    }
+
+    /// Counts such a block no more: it has left the table.
+    pub fn count_back(word: &AtomicU64) {
+        // ORDERING: Release, partner: the Acquire of `load`: who does not look elsewhere for its
+        // block because that was pushed out sees the `sample_bytes` that pushed it out.
+        change(word, Ordering::Release, |bits| {
+            // The zeros between the bits of the count pass a borrow on.
+            let count = (bits & AWAY_BITS).saturating_sub(1) & AWAY_BITS;
+            bits & !AWAY_BITS | count
+        });
     }
 
     /// Writes the word anew from what the cells hold; for whoever has the table for itself.
     pub fn rewrite(word: &AtomicU64, tags: impl Iterator<Item = (usize, Tag)>) {
-        let kept = word.load(Ordering::Relaxed) & OVERFLOWN;
+        let kept = word.load(Ordering::Relaxed) & TOP_BITS;
         let bits = tags.fold(kept, |bits, (cell, tag)| {
             bits | u64::from(tag.0) << (8 * cell)
         });
@@ -92,7 +121,7 @@ impl Tags {
     /// Whether blocks that wanted to be in this bucket may be elsewhere.
     #[inline]
     pub fn is_overflown(self) -> bool {
-        self.0 & OVERFLOWN != 0
+        self.0 & TOP_BITS != 0
     }
 
     /// The cells that have this tag, lowest first.
@@ -134,6 +163,17 @@ impl Tags {
         let difference = (self.0 & TAG_BITS) ^ (ONES * u64::from(tag.0));
         // No carry crosses a byte: exact, not only for the lowest one.
         !(difference + TAG_BITS) & TOP_BITS
+    }
+}
+
+/// Changes a word that is not OVERFLOWN.
+fn change(word: &AtomicU64, success: Ordering, new: impl Fn(u64) -> u64) {
+    let mut seen = word.load(Ordering::Relaxed);
+    // Ends: who is in the way has changed a tag or the count.
+    while seen & OVERFLOWN == 0
+        && let Err(newer) = word.compare_exchange(seen, new(seen), success, Ordering::Relaxed)
+    {
+        seen = newer;
     }
 }
 
@@ -190,18 +230,40 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_stays_overflown_whatever_its_cells_do() {
+    fn a_bucket_is_overflown_while_blocks_are_elsewhere_whatever_its_cells_do() {
         let word = AtomicU64::new(0);
-        assert!(!Tags::load(&word).is_overflown());
         Tags::exchange(&word, 0, Tag::EMPTY, Tag(0x7f));
         assert!(!Tags::load(&word).is_overflown());
-        Tags::mark_overflown(&word);
+        for _ in 0..100 {
+            Tags::count_away(&word);
+            assert!(Tags::load(&word).is_overflown());
+        }
         Tags::exchange(&word, 0, Tag(0x7f), Tag::EMPTY);
+        Tags::exchange(&word, 5, Tag::EMPTY, Tag(0x7f));
         Tags::rewrite(&word, [(1, Tag(3))].into_iter());
-        let tags = Tags::load(&word);
-        assert!(tags.is_overflown());
-        assert_eq!(tags.cells(Tag(3)).collect::<Vec<_>>(), [1]);
-        assert_eq!(tags.empty_count(), 7);
+        for _ in 0..100 {
+            let tags = Tags::load(&word);
+            assert!(tags.is_overflown());
+            assert_eq!(tags.cells(Tag(3)).collect::<Vec<_>>(), [1]);
+            assert_eq!(tags.empty_count(), 7);
+            Tags::count_back(&word);
+        }
+        assert_eq!(word.load(Ordering::Relaxed), 3 << 8);
+    }
+
+    #[test]
+    fn a_bucket_with_too_many_blocks_elsewhere_stays_overflown() {
+        let word = AtomicU64::new(0);
+        (0..127).for_each(|_| Tags::count_away(&word));
+        (0..126).for_each(|_| Tags::count_back(&word));
+        assert!(Tags::load(&word).is_overflown());
+        Tags::count_back(&word);
+        assert!(!Tags::load(&word).is_overflown());
+        (0..128).for_each(|_| Tags::count_away(&word));
+        (0..200).for_each(|_| Tags::count_back(&word));
+        assert!(Tags::load(&word).is_overflown());
+        Tags::exchange(&word, 7, Tag::EMPTY, Tag(0x55));
+        assert_eq!(Tags::load(&word).cells(Tag(0x55)).collect::<Vec<_>>(), [7]);
     }
 
     #[test]

@@ -112,6 +112,27 @@ impl Model {
         }
         let found: HashMap<u64, LiveBlock> = table.blocks().collect();
         assert_eq!(found, self.stored);
+        assert_away_counts(table);
+    }
+}
+
+/// Every bucket counts the blocks whose home it is and that are elsewhere, or is overflown for good.
+fn assert_away_counts(table: &LiveTable<'_>) {
+    let bucket_count = table.bucket_count.get();
+    let buckets = || (0..bucket_count).map(|number| table.bucket(number).unwrap());
+    let mut away = vec![0; bucket_count as usize];
+    for seen in buckets().flat_map(|bucket| bucket.cells()) {
+        let home = sample::home(seen.key.address(), table.bucket_count);
+        if seen.key.is_block() && !table.bucket(home).unwrap().is(seen.bucket) {
+            away[home as usize] += 1;
+        }
+    }
+    for (expected, bucket) in away.into_iter().zip(buckets()) {
+        let counted = bucket.tags().away_count();
+        assert!(
+            counted.is_none_or(|counted| counted == expected),
+            "{counted:?} {expected}"
+        );
     }
 }
 
@@ -237,9 +258,12 @@ fn the_last_two_cells_of_a_home_are_left_to_others_while_there_is_room_elsewhere
         assert_eq!(8 - tags.empty_count(), at_home, "{stored} before");
         assert_eq!(tags.is_overflown(), stored >= 6);
     }
-    for address in neighbours(16) {
+    for (removed, address) in neighbours(16).enumerate() {
+        let is_overflown = home(address).tags().is_overflown();
+        assert_eq!(is_overflown, removed < 16, "{removed} were removed");
         assert!(matches!(table.remove(address), Removed::Block(_)));
     }
+    assert!(!home(neighbours(1).next().unwrap()).tags().is_overflown());
 }
 
 #[test]
@@ -374,6 +398,7 @@ fn threads_get_every_reference_back_exactly_once() {
             all.len(),
             "none came back twice"
         );
+        assert_away_counts(&table);
         println!("{cell_count} cells: {:?}", table.stats());
     }
 }
