@@ -97,7 +97,7 @@ impl Event {
     /// The event as words 1..=7 of an entry.
     #[inline(always)]
     pub(crate) fn to_words(self) -> [u64; EVENT_WORDS] {
-        let age = self.age_bits();
+        let age = age_bits(self.time, self.other_time);
         let size = self.size.min((1 << SIZE_BITS) - 1);
         let tick = (self.from.0 & Tick::MASK) as u64;
         [
@@ -135,15 +135,17 @@ impl Event {
             },
         })
     }
+}
 
-    fn age_bits(self) -> u64 {
-        let Some(other_time) = self.other_time else {
-            return 0;
-        };
-        let most_age = (1 << AGE_BITS) - 2;
-        let age = self.time.saturating_sub(other_time) >> AGE_SHIFT;
-        1 + age.min(most_age)
-    }
+/// The age of a block that was allocated at `other_time`.
+#[inline(always)]
+fn age_bits(time: u64, other_time: Option<u64>) -> u64 {
+    let Some(other_time) = other_time else {
+        return 0;
+    };
+    let most_age = (1 << AGE_BITS) - 2;
+    let age = time.saturating_sub(other_time) >> AGE_SHIFT;
+    1 + age.min(most_age)
 }
 
 /// Slot 0 is the root and names no stack, so that all-zero bits can mean "none".
