@@ -29,7 +29,7 @@ use crate::hold::Hold;
 use crate::index::home_cell;
 use crate::insert::Saved;
 use crate::layout::{Bucket, RUN_FRAMES, Region};
-use crate::lookup::Found;
+use crate::lookup::{Found, Stack};
 use crate::prefetch::prefetch;
 use crate::state::State;
 
@@ -191,8 +191,13 @@ fn save_portably(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hol
 #[inline(never)]
 #[target_feature(enable = "aes,avx2")]
 fn save_absent(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hold) -> Answer {
+    if let Err(error) = region.check_hold(hold) {
+        return Answer::from(Err(error));
+    }
+    let stack = Stack::new(frames, region.max_frames as usize);
     let find = |outer: &[[u64; RUN_FRAMES]], hash| find_ancestor(region, outer, hash);
-    Answer::from(region.save_absent(hasher, frames, hold, find))
+    let saved = region.save_missing(hasher, &stack, hold, find);
+    Answer::from(saved.unwrap_or(Err(SaveError::Contended)))
 }
 
 /// Finds the committed node of full runs, innermost first, saved or not, if it is stored narrow.

@@ -46,27 +46,6 @@ impl<'r> Region<'r> {
             .unwrap_or(Err(SaveError::Contended))
     }
 
-    /// Stores a whole stack that the index did not know a moment ago. `find`: a faster way to the
-    /// node of full runs and their hash, which need not find all.
-    #[cfg(all(
-        target_arch = "x86_64",
-        target_feature = "sse2",
-        not(any(loom, miri, stackdepot_fault))
-    ))]
-    #[inline]
-    pub fn save_absent(
-        &self,
-        hasher: &Hasher,
-        frames: &[u64],
-        hold: Hold,
-        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
-    ) -> Result<Saved, SaveError> {
-        self.check_hold(hold)?;
-        let stack = Stack::new(frames, self.max_frames as usize);
-        self.save_missing(hasher, &stack, hold, find)
-            .unwrap_or(Err(SaveError::Contended))
-    }
-
     /// Finds or adds a stack of which the hash is known; `None` when its base is gone.
     #[inline(always)]
     pub fn save_hashed(
@@ -208,10 +187,11 @@ impl<'r> Region<'r> {
         Some(Saved { weak, from: from? })
     }
 
-    /// Adds what is missing of a stack; `None` when the stack's base is gone.
+    /// Adds what is missing of a stack; `None` when the stack's base is gone. `find`: a faster way
+    /// to the node of full runs and their hash, which need not find all.
     #[cold]
     #[inline(never)]
-    fn save_missing(
+    pub fn save_missing(
         &self,
         hasher: &Hasher,
         stack: &Stack<'_>,

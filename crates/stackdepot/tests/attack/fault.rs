@@ -8,7 +8,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 
-use stackdepot::sync::fault::{arm, disarm};
+use stackdepot::sync::fault::{arm, disarm, watch, watched};
 
 use crate::scene::{OPERATIONS, Operation, Scene, known};
 use crate::stacks::Known;
@@ -110,10 +110,14 @@ fn a_handler_may_run_before_any_operation_on_a_shared_word() {
 #[test]
 fn a_reopen_may_be_cut_short_before_any_operation_on_a_shared_word() {
     let known = known();
+    let whole = Scene::prepare(false);
+    watch();
+    whole.alloc_new().unwrap();
+    let late = watched().len() as u64 * 7 / 8;
     let wounded = Scene::prepare(false);
-    arm(150, Box::new(|| resume_unwind(Box::new(Death))));
+    arm(late, Box::new(|| resume_unwind(Box::new(Death))));
     let died = catch_unwind(AssertUnwindSafe(|| wounded.alloc_new())).is_err();
-    assert!(died && !disarm(), "the wound is not where it was");
+    assert!(died && !disarm(), "an alloc has {late} operations and more");
     let mut fault_count = 0;
     for step in (1..).step_by(REOPEN_STRIDE) {
         let mut scene = wounded.again();
