@@ -9,8 +9,10 @@
     reason = "C functions: pointers that the C side vouches for"
 )]
 
-use crate::view::DepotView;
+use crate::padded::{MOST_FRAMES, padded_length};
+use crate::view::{DepotView, PaddedDepot};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
 use stackdepot::{Config, Depot, Handle, HashChoice, Hold, WeakHandle};
 
 /// Bits of a handle that are the caller's.
@@ -72,11 +74,15 @@ pub unsafe extern "C" fn sdc_create(
     base: NonNull<u8>,
     config: &SdcConfig,
 ) -> i32 {
+    let most_frames = config.max_frames as usize;
+    if most_frames > MOST_FRAMES {
+        return -1;
+    }
     let config = Config {
         references: true,
         lease_ticks: config.lease_ticks,
         payload_words: config.payload_words,
-        max_frames: config.max_frames,
+        max_frames: padded_length(most_frames) as u32,
         seed: config.seed,
         generation_limit: config.generation_limit,
         hash: HashChoice::Portable,
@@ -85,7 +91,11 @@ pub unsafe extern "C" fn sdc_create(
     // SAFETY: the caller's promise.
     match unsafe { Depot::create(base, &config) } {
         Ok(depot) => {
-            view.set(depot);
+            view.set(PaddedDepot {
+                depot,
+                most_frames,
+                truncated: AtomicU64::new(0),
+            });
             0
         }
         Err(_) => -1,
@@ -120,10 +130,8 @@ pub unsafe extern "C" fn sdc_save(
             core::slice::from_raw_parts(frames, count as usize),
         )
     };
-    match depot.save_held(frames, hold_of(hold)) {
-        Ok(saved) => kept_bits(saved.handle),
-        Err(_) => 0,
-    }
+    let saved = depot.save(frames, hold_of(hold));
+    saved.map_or(0, |saved| kept_bits(saved.handle))
 }
 
 /// Copies the stack of a handle to `out`, as much as `room` words take; answers how many frames
@@ -140,10 +148,7 @@ pub unsafe extern "C" fn sdc_fetch(view: &DepotView, handle: u32, out: *mut u64,
             core::slice::from_raw_parts_mut(out, room as usize),
         )
     };
-    let fetched = weak_of(depot, handle).map(|weak| depot.fetch(weak, out));
-    fetched.map_or(0, |fetched| {
-        fetched.map_or(0, |fetched| fetched.frame_count as u32)
-    })
+    weak_of(&depot.depot, handle).map_or(0, |weak| depot.fetch(weak, out) as u32)
 }
 
 /// The lasting name of a handle that is held; 0 when it is recognised as stale.
@@ -153,7 +158,7 @@ pub unsafe extern "C" fn sdc_fetch(view: &DepotView, handle: u32, out: *mut u64,
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_weak(view: &DepotView, handle: u32) -> u64 {
     // SAFETY: the caller's promise.
-    weak_of(unsafe { view.get() }, handle).map_or(0, WeakHandle::to_bits)
+    weak_of(unsafe { &view.get().depot }, handle).map_or(0, WeakHandle::to_bits)
 }
 
 /// `sdc_fetch` by a lasting name.
@@ -174,8 +179,7 @@ pub unsafe extern "C" fn sdc_fetch_weak(
             core::slice::from_raw_parts_mut(out, room as usize),
         )
     };
-    let fetched = depot.fetch(WeakHandle::from_bits(weak), out);
-    fetched.map_or(0, |fetched| fetched.frame_count as u32)
+    depot.fetch(WeakHandle::from_bits(weak), out) as u32
 }
 
 /// Gives a reference back. A handle that names nothing held is ignored and counted.
@@ -185,7 +189,7 @@ pub unsafe extern "C" fn sdc_fetch_weak(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_put(view: &DepotView, handle: u32) {
     // SAFETY: the caller's promise.
-    let depot = unsafe { view.get() };
+    let depot = unsafe { &view.get().depot };
     let Some(bits) = Handle::from_bits(handle & KEPT) else {
         return;
     };
@@ -201,7 +205,7 @@ pub unsafe extern "C" fn sdc_put(view: &DepotView, handle: u32) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_add(view: &DepotView, handle: u32, delta: u64) {
     // SAFETY: the caller's promise.
-    let depot = unsafe { view.get() };
+    let depot = unsafe { &view.get().depot };
     if let Some(weak) = weak_of(depot, handle) {
         depot.add_payload(depot.handle_of(weak), 0, delta);
     }
@@ -214,7 +218,7 @@ pub unsafe extern "C" fn sdc_add(view: &DepotView, handle: u32, delta: u64) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_payload(view: &DepotView, handle: u32) -> u64 {
     // SAFETY: the caller's promise.
-    let depot = unsafe { view.get() };
+    let depot = unsafe { &view.get().depot };
     let payload = weak_of(depot, handle).and_then(|weak| depot.payload(weak).ok());
     payload.map_or(0, |[first, ..]| first)
 }
@@ -227,7 +231,7 @@ pub unsafe extern "C" fn sdc_payload(view: &DepotView, handle: u32) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_next(view: &DepotView, slot: &mut u32, payload: &mut u64) -> u32 {
     // SAFETY: the caller's promise.
-    let depot = unsafe { view.get() };
+    let depot = unsafe { &view.get().depot };
     match depot.walk_after(*slot).next() {
         Some(walked) => {
             *slot = walked.weak.slot();
@@ -245,7 +249,7 @@ pub unsafe extern "C" fn sdc_next(view: &DepotView, slot: &mut u32, payload: &mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_advance(view: &DepotView, ticks: u32) {
     // SAFETY: the caller's promise.
-    unsafe { view.get() }.advance(ticks);
+    unsafe { view.get() }.depot.advance(ticks);
 }
 
 /// Reads the counters.
@@ -255,7 +259,9 @@ pub unsafe extern "C" fn sdc_advance(view: &DepotView, ticks: u32) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sdc_stats(view: &DepotView, stats: &mut SdcStats) {
     // SAFETY: the caller's promise.
-    let depot = unsafe { view.get() };
+    let PaddedDepot {
+        depot, truncated, ..
+    } = unsafe { view.get() };
     let counted = depot.stats();
     *stats = SdcStats {
         region_bytes: depot.region_bytes() as u64,
@@ -269,7 +275,8 @@ pub unsafe extern "C" fn sdc_stats(view: &DepotView, stats: &mut SdcStats) {
         contended: counted.contended,
         crowded: counted.crowded,
         saturated: counted.saturated,
-        truncated: counted.truncated,
+        // ORDERING: a statistic.
+        truncated: truncated.load(Ordering::Relaxed),
         wide_nodes: counted.wide_nodes,
         worn_slots: counted.worn_slots,
         stale_puts: counted.stale_puts,

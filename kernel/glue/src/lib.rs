@@ -2,13 +2,15 @@
 //! The depot's core inside the Linux kernel: C names over the same files that user space runs.
 //!
 //! `stackdepot_core.h` is the other side of every function here. Neighbours: `view.rs` (a depot
-//! or a ring as a C struct), `depot.rs` (save, fetch, put, counts), `ring.rs` (the newest events).
+//! or a ring as a C struct), `padded.rs` (how stacks lie in it), `depot.rs` (save, fetch, put, counts), `ring.rs` (the newest
+//! events).
 //! Nothing here allocates, locks, prints or sleeps; memory comes from the C shim, which also does
 //! what is macro or inline in C.
 #![no_std]
 #![deny(unsafe_code)]
 
 mod depot;
+mod padded;
 mod ring;
 mod view;
 

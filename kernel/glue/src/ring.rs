@@ -10,8 +10,8 @@
 
 use crate::view::{CursorView, DepotView, RingView};
 use core::ptr::NonNull;
-use stackdepot::WeakHandle;
 use stackdepot::ring::{Event, EventKind, Pushed, Ring, RingConfig, ring_bytes};
+use stackdepot::{Hold, WeakHandle};
 
 /// `struct sdc_event`.
 #[repr(C)]
@@ -88,8 +88,8 @@ pub unsafe extern "C" fn sdc_ring_push(
             core::slice::from_raw_parts(frames, count as usize),
         )
     };
-    let place = ring.claim(depot, 0);
-    let stack = depot.save_lease(frames).ok().map(|leased| leased.weak);
+    let place = ring.claim(&depot.depot, 0);
+    let stack = depot.save(frames, Hold::Lease).map(|leased| leased.weak);
     let kind = if event.kind == EventKind::Free as u32 {
         EventKind::Free
     } else {
@@ -152,9 +152,8 @@ pub unsafe extern "C" fn sdc_ring_next(
         thread: found.thread,
         kind: found.kind as u32,
     };
-    let fetched = found.stack.and_then(|stack| depot.fetch(stack, out).ok());
-    match fetched {
-        Some(fetched) if ring.still_leased(depot, &found) => fetched.frame_count as i32,
+    match found.stack.map(|stack| depot.fetch(stack, out)) {
+        Some(count) if ring.still_leased(&depot.depot, &found) => count as i32,
         _ => 0,
     }
 }

@@ -5,8 +5,12 @@
 //! used; the core's views are plain copyable data, so nothing is ever dropped.
 #![expect(unsafe_code, reason = "places Rust views in memory that C owns")]
 
-use stackdepot::Depot;
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::padded::{Padded, frame_count};
 use stackdepot::ring::{Events, Ring};
+use stackdepot::{Depot, Hold, Leased, WeakHandle};
 
 /// Words of `struct sdc_depot`.
 const DEPOT_WORDS: usize = 64;
@@ -15,9 +19,64 @@ const RING_WORDS: usize = 32;
 /// Words of `struct sdc_cursor`.
 const CURSOR_WORDS: usize = 32;
 
+/// A depot whose stacks are filled up (`padded.rs`).
+pub struct PaddedDepot {
+    /// The depot; what is saved in it and fetched from it by others is filled up.
+    pub depot: Depot<'static>,
+    /// Most frames of a stack, at most `padded::MOST_FRAMES`.
+    pub most_frames: usize,
+    /// Stacks that were longer.
+    pub truncated: AtomicU64,
+}
+
+impl PaddedDepot {
+    /// Finds or stores a stack and holds it; `None` when it was refused (counted), or empty.
+    #[inline(always)]
+    pub fn save(&self, frames: &[u64], hold: Hold) -> Option<Leased> {
+        if frames.len() > self.most_frames {
+            // ORDERING: a statistic.
+            self.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut padded = Padded::new();
+        let words = padded.fill(frames, self.most_frames)?;
+        self.depot.save_held(words, hold).ok()
+    }
+
+    /// Copies a stack out, as much as `out` takes, and may overwrite the rest of `out`; answers how
+    /// many frames it has, 0 when it is gone.
+    #[inline(always)]
+    pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> usize {
+        let Ok(fetched) = self.depot.fetch(weak, out) else {
+            return 0;
+        };
+        let length = fetched.frame_count;
+        match length.checked_sub(1).and_then(|last| out.get(last)) {
+            Some(outermost) => frame_count(length, *outermost),
+            None => self.fetch_short(weak, out),
+        }
+    }
+
+    /// The same where `out` does not take the outermost word.
+    #[cold]
+    #[inline(never)]
+    fn fetch_short(&self, weak: WeakHandle, out: &mut [u64]) -> usize {
+        let mut words = Padded::zeroed();
+        let Ok(fetched) = self.depot.fetch(weak, &mut words) else {
+            return 0;
+        };
+        let length = fetched.frame_count;
+        let outermost = length.checked_sub(1).and_then(|last| words.get(last));
+        let count = frame_count(length, outermost.copied().unwrap_or(0));
+        for (place, frame) in out.iter_mut().zip(words).take(count) {
+            *place = frame;
+        }
+        count
+    }
+}
+
 /// `struct sdc_depot`.
 #[repr(C, align(64))]
-pub struct DepotView([u64; DEPOT_WORDS]);
+pub struct DepotView(UnsafeCell<[u64; DEPOT_WORDS]>);
 
 /// `struct sdc_ring`: the ring and the depot behind it.
 #[repr(C, align(64))]
@@ -43,7 +102,7 @@ macro_rules! view {
     };
 }
 
-view!(DepotView, Depot<'static>);
+view!(DepotView, PaddedDepot);
 view!(RingView, Ring<'static>);
 view!(CursorView, Events<'static>);
 
@@ -56,14 +115,14 @@ macro_rules! read {
             /// `set` was called before.
             #[inline(always)]
             pub unsafe fn get(&self) -> &$held {
-                // SAFETY: the caller's promise; nobody writes the words after `set`.
+                // SAFETY: the caller's promise; the words hold it from `set` on.
                 unsafe { &*core::ptr::from_ref(self).cast::<$held>() }
             }
         }
     };
 }
 
-read!(DepotView, Depot<'static>);
+read!(DepotView, PaddedDepot);
 read!(RingView, Ring<'static>);
 
 impl CursorView {

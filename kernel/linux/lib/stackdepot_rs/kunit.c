@@ -131,6 +131,36 @@ static void any_word_comes_back(struct kunit *test)
 	test_depot_free(own);
 }
 
+/* Stacks are filled up at their outer end by words that say how many they are. */
+static void frames_are_told_from_what_fills_up(struct kunit *test)
+{
+	static const u32 depths[] = { 1, 9, 10, 11, 20, 55, 60, 64, 65 };
+	struct test_depot *own = new_depot(test, SMALL);
+	unsigned long in[65], out[70];
+	u32 i, low, depth, handle, count = 0;
+
+	for (i = 0; i < ARRAY_SIZE(depths); i++) {
+		for (low = 0; low < 40; low++) {
+			depth = depths[i];
+			nth_stack(i, in, depth);
+			in[depth - 1] = 0xffffffff00000000UL | low;
+			handle = sdc_save(&own->depot, in, depth, SDC_HOLD_FOREVER);
+			KUNIT_EXPECT_NE(test, handle, 0u);
+			/* A longer stack is cut: without its last word they are all one. */
+			count += depth <= 64 || !low;
+			KUNIT_EXPECT_EQ(test, stats_of(own).new_stacks, (u64)count);
+			depth = min(depth, 64u);
+			KUNIT_EXPECT_EQ(test, sdc_fetch(&own->depot, handle, out, 70), depth);
+			KUNIT_EXPECT_EQ(test, memcmp(in, out, depth * sizeof(*in)), 0);
+			memset(out, 0xa5, sizeof(out));
+			KUNIT_EXPECT_EQ(test, sdc_fetch(&own->depot, handle, out, depth), depth);
+			KUNIT_EXPECT_EQ(test, memcmp(in, out, depth * sizeof(*in)), 0);
+			KUNIT_EXPECT_EQ(test, out[depth], 0xa5a5a5a5a5a5a5a5UL);
+		}
+	}
+	test_depot_free(own);
+}
+
 static void a_reference_holds_until_its_put(struct kunit *test)
 {
 	struct test_depot *own = new_depot(test, SMALL);
@@ -536,6 +566,7 @@ static struct kunit_case stackdepot_rs_cases[] = {
 	KUNIT_CASE(equal_stacks_have_one_handle),
 	KUNIT_CASE(long_stacks_are_cut_and_found_again),
 	KUNIT_CASE(any_word_comes_back),
+	KUNIT_CASE(frames_are_told_from_what_fills_up),
 	KUNIT_CASE(a_reference_holds_until_its_put),
 	KUNIT_CASE(a_lease_holds_until_the_clock_passed),
 	KUNIT_CASE(what_is_saved_plainly_stays_for_ever),

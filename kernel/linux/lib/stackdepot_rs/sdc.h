@@ -29,7 +29,7 @@ struct sdc_config {
 	u64 bytes;		/* the bound: index, slots and numbers together */
 	u64 seed;		/* keys the hash */
 	u32 payload_words;	/* numbers beside each stack: 0, 1, 2 or 4 */
-	u32 max_frames;		/* longer stacks are cut and counted */
+	u32 max_frames;		/* at most 64; longer stacks are cut and counted */
 	u32 lease_ticks;	/* how long a lease lasts; 0: no leases */
 	u32 generation_limit;	/* reuses of a slot; U32_MAX but in tests */
 };
