@@ -315,7 +315,8 @@ mod scalar {
         let (mut difference, mut left_over) = (0, 0);
         for (cell, pair) in slot.lows.iter().zip(run.as_chunks::<2>().0) {
             let [left, right] = pair.map(|frame| frame ^ high);
-            left_over |= left | right;
+            left_over |= left;
+            left_over |= right;
             difference |= cell.load(Ordering::Relaxed) ^ (right << 32 | left);
         }
         left_over >> 32 | difference == 0
