@@ -75,12 +75,13 @@ fn interrupt_at(
     scene: Rc<Scene>,
     step: u64,
     known: &Known,
+    handler: fn(&Scene, u64) -> Result<(), String>,
 ) -> Result<Option<u64>, String> {
     let (inner, found) = (scene.clone(), Rc::new(std::cell::RefCell::new(Ok(()))));
     let outer = found.clone();
     arm(
         step,
-        Box::new(move || *outer.borrow_mut() = inner.interfere(step)),
+        Box::new(move || *outer.borrow_mut() = handler(&inner, step)),
     );
     let answer = (operation.run)(&scene);
     if disarm() {
@@ -103,7 +104,15 @@ fn a_thread_may_die_before_any_operation_on_a_shared_word() {
 fn a_handler_may_run_before_any_operation_on_a_shared_word() {
     let known = known();
     at_every_step("handlers", |operation, scene, step| {
-        interrupt_at(operation, scene, step, &known)
+        interrupt_at(operation, scene, step, &known, Scene::interfere)
+    });
+}
+
+#[test]
+fn all_that_is_not_held_may_be_evicted_before_any_operation_on_a_shared_word() {
+    let known = known();
+    at_every_step("evictions", |operation, scene, step| {
+        interrupt_at(operation, scene, step, &known, Scene::evict_everything)
     });
 }
 

@@ -254,7 +254,7 @@ impl Scene {
     }
 
     /// Saves so many new stacks that, in a full region, whatever is not held is evicted.
-    fn evict_everything(&self, salt: u64) -> Result<(), String> {
+    pub fn evict_everything(&self, salt: u64) -> Result<(), String> {
         for number in 0..100 {
             let frames = filler(salt % 1000 * 100 + number);
             refusable(self.world.depot.save(&frames).map(|_| ()))?;
