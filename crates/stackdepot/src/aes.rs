@@ -6,24 +6,12 @@
 //! particular to these instructions; where they cannot be (other processors, kernels, models) no
 //! proof can be had.
 
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-)))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))))]
 pub(crate) use absent::Aes;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 pub(crate) use x86::{Aes, Frames, hash_run, load};
 
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 #[expect(unsafe_code, reason = "instructions that not every processor has")]
 mod x86 {
     use core::arch::asm;
@@ -181,11 +169,7 @@ mod x86 {
     }
 }
 
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-)))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))))]
 mod absent {
     use crate::frame::Run;
 
@@ -218,7 +202,7 @@ mod absent {
     test,
     target_arch = "x86_64",
     target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
+    not(any(loom, miri))
 ))]
 mod tests {
     extern crate std;

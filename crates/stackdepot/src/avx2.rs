@@ -3,24 +3,12 @@
 //! Key type: [`Avx2`], the proof, found out once per region. Where such instructions cannot be
 //! (other processors, kernels, models, interpreters) no proof can be had.
 
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-)))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))))]
 pub(crate) use absent::Avx2;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 pub(crate) use x86::Avx2;
 
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 #[expect(
     unsafe_code,
     reason = "asks the processor and its system by instructions"
@@ -66,11 +54,7 @@ mod x86 {
     }
 }
 
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-)))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))))]
 mod absent {
     /// There is no proof.
     #[derive(Clone, Copy, Debug)]

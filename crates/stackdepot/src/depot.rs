@@ -17,7 +17,7 @@ use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
 use crate::onto::Ancestor;
 use crate::recover::Recovered;
 use crate::stats::Stats;
-use crate::sync::Ordering;
+use crate::sync::{FAULTS, Ordering};
 use crate::walk::Walk;
 
 /// A bounded store of deduplicated stacks, in memory that somebody else owns.
@@ -108,7 +108,9 @@ impl<'r> Depot<'r> {
 
     #[inline(always)]
     fn save_as(&self, frames: &[u64], hold: Hold) -> Result<Saved, SaveError> {
-        if let Some(aes) = self.hasher.aes {
+        if let Some(aes) = self.hasher.aes
+            && !FAULTS
+        {
             return crate::hit::save(aes, &self.region, &self.hasher, frames, hold);
         }
         self.region.save(&self.hasher, frames, hold)

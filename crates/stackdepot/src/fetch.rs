@@ -162,11 +162,7 @@ fn copy_runs<'r, H: Copy>(
 }
 
 /// Whole runs at a time, in the processor's vector registers.
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 #[expect(
     unsafe_code,
     reason = "calls a function that needs the processor's AVX2"
@@ -221,11 +217,7 @@ mod runs {
     }
 }
 
-#[cfg(not(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-)))]
+#[cfg(not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))))]
 mod runs {
     use super::*;
     use crate::avx2::Avx2;

@@ -8,7 +8,7 @@
 use crate::avx2::Avx2;
 use crate::config::{Config, Geometry, HashChoice};
 use crate::error::{AttachError, ConfigError};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, FAULTS, Ordering};
 
 /// Frames in a full node.
 pub const RUN_FRAMES: usize = if cfg!(loom) { 2 } else { 10 };
@@ -353,7 +353,7 @@ mod real {
                     lease_ticks: config.lease_ticks,
                     references: config.references,
                     generation_limit: config.generation_limit,
-                    avx2: Avx2::detect(),
+                    avx2: Avx2::detect().filter(|_| !FAULTS),
                 }
             }
         }
@@ -426,7 +426,7 @@ mod boxed {
                 lease_ticks: self.config.lease_ticks,
                 references: self.config.references,
                 generation_limit: self.config.generation_limit,
-                avx2: Avx2::detect(),
+                avx2: Avx2::detect().filter(|_| !FAULTS),
             }
         }
     }

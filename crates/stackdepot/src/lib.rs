@@ -66,11 +66,7 @@ mod hand;
 pub mod handle;
 mod hash;
 #[cfg_attr(
-    not(all(
-        target_arch = "x86_64",
-        target_feature = "sse2",
-        not(any(loom, miri, stackdepot_fault))
-    )),
+    not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))),
     path = "hit/absent.rs"
 )]
 mod hit;
@@ -92,11 +88,7 @@ mod slot;
 pub mod state;
 mod stats;
 pub mod sync;
-#[cfg(all(
-    target_arch = "x86_64",
-    target_feature = "sse2",
-    not(any(loom, miri, stackdepot_fault))
-))]
+#[cfg(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri))))]
 mod vector;
 mod walk;
 

@@ -12,3 +12,6 @@ pub use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 pub use fault::{AtomicU32, AtomicU64, Ordering, fence};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Whether each operation on a shared word counts, so that none may be left to a vector register.
+pub(crate) const FAULTS: bool = cfg!(stackdepot_fault);
