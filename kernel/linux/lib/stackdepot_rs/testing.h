@@ -11,7 +11,7 @@
 
 #include "internal.h"
 
-#define TEST_DEPTH 20
+#define TEST_DEPTH 17
 
 /*
  * A stack of the shape that kernel stacks have: words of one 4-GiB window, outermost frames shared by
