@@ -45,7 +45,7 @@ pub(super) fn compare_stack<'r, const OWN: bool>(
         differing = _mm256_or_si256(differing, here);
     }
     // Beyond the outermost run there must be the root, slot 0.
-    let rest = _mm_cvtsi64_si128((misshapen | link & 0xffff_ffff) as i64);
+    let rest = _mm_set_epi64x(misshapen as i64, (link & 0xffff_ffff) as i64);
     let differing = _mm256_or_si256(differing, _mm256_zextsi128_si256(rest));
     if _mm256_testz_si256(differing, differing) == 0 || !leaf.is_still(generation) {
         return None;

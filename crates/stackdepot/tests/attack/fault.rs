@@ -89,6 +89,7 @@ fn interrupt_at(
     }
     found.replace(Ok(()))?;
     answer?;
+    scene.let_go()?;
     scene.check_at_rest(known, false).map(Some)
 }
 
@@ -113,6 +114,16 @@ fn all_that_is_not_held_may_be_evicted_before_any_operation_on_a_shared_word() {
     let known = known();
     at_every_step("evictions", |operation, scene, step| {
         interrupt_at(operation, scene, step, &known, Scene::evict_everything)
+    });
+}
+
+#[test]
+fn everything_may_be_held_before_any_operation_on_a_shared_word() {
+    let known = known();
+    at_every_step("holds", |operation, scene, step| {
+        interrupt_at(operation, scene, step, &known, |scene, _| {
+            scene.hold_everything()
+        })
     });
 }
 

@@ -3,8 +3,10 @@
 //!
 //! A [`Scene`] is copied for every place of interruption, so each starts from the same bytes.
 
+use std::cell::RefCell;
+
 use stackdepot::ring::RingConfig;
-use stackdepot::{Held, RUN_FRAMES, SaveError, WeakHandle};
+use stackdepot::{Depot, Handle, Held, MOST_FRAMES, RUN_FRAMES, SaveError, WeakHandle};
 
 use crate::audit::{Image, check_found_again, check_nothing_leaked};
 use crate::memory::Copied;
@@ -75,6 +77,11 @@ pub const OPERATIONS: [Operation; 12] = [
     }),
 ];
 
+/// The stacks that operations save.
+fn saved_ids() -> [u64; 5] {
+    [1000, 1006, 1178, inner_id(), FRESH]
+}
+
 /// The first number whose stack is the outer part of the one before it.
 fn inner_id() -> u64 {
     let is_inner = |id: &u64| Stack::new(*id - 1).frames().len() > RUN_FRAMES;
@@ -95,6 +102,8 @@ pub struct Scene {
     pub world: World<'static>,
     held: Vec<(u64, Held)>,
     fresh: WeakHandle,
+    /// What a handler holds until the operation is over, with its frames.
+    taken: RefCell<Vec<(WeakHandle, Handle, Vec<u64>)>>,
 }
 
 impl Scene {
@@ -136,6 +145,7 @@ impl Scene {
             world,
             held,
             fresh,
+            taken: RefCell::default(),
         }
     }
 
@@ -148,6 +158,7 @@ impl Scene {
             memory,
             world,
             held: self.held.clone(),
+            taken: RefCell::default(),
             ..*self
         }
     }
@@ -228,16 +239,10 @@ impl Scene {
             // Hardly anything: what has moved a little is another state than what has moved far.
             return self.save_and_put(1100 + random.below(500));
         }
-        for id in [
-            1000,
-            1006,
-            1178,
-            inner_id(),
-            FRESH,
-            1100 + random.below(500),
-        ] {
+        for id in saved_ids() {
             self.save_and_put(id)?;
         }
+        self.save_and_put(1100 + random.below(500))?;
         self.acquire_and_put()?;
         self.renew()?;
         let (id, address) = (1700 + random.below(100), address_of(1700, 2));
@@ -258,6 +263,41 @@ impl Scene {
         for number in 0..100 {
             let frames = filler(salt % 1000 * 100 + number);
             refusable(self.world.depot.save(&frames).map(|_| ()))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a reference on every stack that there is, and on those that operations save.
+    pub fn hold_everything(&self) -> Result<(), String> {
+        let depot = &self.world.depot;
+        let take = |weak: WeakHandle, handle: Handle| -> Result<(), String> {
+            let frames = frames_of(depot, weak).ok_or_else(|| format!("no {weak:?}"))?;
+            self.taken.borrow_mut().push((weak, handle, frames));
+            Ok(())
+        };
+        for weak in depot.walk().map(|walked| walked.weak) {
+            if let Ok(handle) = depot.acquire(weak) {
+                take(weak, handle)?;
+            }
+        }
+        for id in saved_ids() {
+            if let Ok(held) = depot.save_acquire(Stack::new(id).frames()) {
+                take(held.weak, held.handle)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives those references back; the stacks must be what they were.
+    pub fn let_go(&self) -> Result<(), String> {
+        for (weak, handle, frames) in self.taken.take() {
+            let now = frames_of(&self.world.depot, weak);
+            if now.as_ref() != Some(&frames) {
+                return Err(format!(
+                    "{weak:?}, which is held, was {frames:x?} and is {now:x?}"
+                ));
+            }
+            self.world.depot.put(handle);
         }
         Ok(())
     }
@@ -322,6 +362,13 @@ impl Scene {
             dropped => Err(format!("a reopen dropped {dropped} held stacks")),
         }
     }
+}
+
+fn frames_of(depot: &Depot<'_>, weak: WeakHandle) -> Option<Vec<u64>> {
+    let mut frames = vec![0; MOST_FRAMES as usize];
+    let fetched = depot.fetch(weak, &mut frames).ok()?;
+    frames.truncate(fetched.frame_count);
+    Some(frames)
 }
 
 /// Every stack that a scene saves.
