@@ -249,6 +249,20 @@ fn a_hint_is_followed_once_and_counts_as_a_release_if_the_stack_is_wanted() {
 }
 
 #[test]
+fn a_claim_looks_behind_its_hints_first() {
+    with_slots(100, State::FREE, 0, |region| {
+        region.hint(9);
+        assert_eq!(claim(region), Ok(9));
+        region.hint(31);
+        region.hint(77);
+        let mut hinted = [claim(region).unwrap(), claim(region).unwrap()];
+        hinted.sort_unstable();
+        assert_eq!(hinted, [31, 77]);
+        assert_eq!(claim(region), Ok(1), "then where the hand stands");
+    });
+}
+
+#[test]
 fn threads_spread_over_whole_lines_of_hints() {
     with_slots(100, HELD, 0, |region| {
         let start_of_shard = || {
