@@ -208,7 +208,7 @@ fn find_ancestor<'r>(
     hash: u64,
 ) -> Option<Found<'r>> {
     let (run, outer) = runs.split_first()?;
-    let number = find_entry(region, hash, hash)?;
+    let number = find_at_home(region, hash).or_else(|| find_displaced(region, hash, hash))?;
     chain::compare_stack::<true>(region, number, (&load(run), RUN_FRAMES), outer, 0)
 }
 
@@ -239,7 +239,10 @@ fn find<'r, const WIDE: bool, const OWN: bool>(
     // SAFETY: there are `length` frames, which is 1 to 10.
     let leaf = unsafe { load_partial(frames, length) };
     let (hash, parent_hash) = hash_stack::<WIDE>(hasher, &leaf, length, outer);
-    let number = find_entry(region, hash, parent_hash).ok_or(Miss::Absent)?;
+    let number = match find_at_home(region, hash) {
+        Some(number) => number,
+        None => find_displaced(region, hash, parent_hash).ok_or(Miss::Absent)?,
+    };
     chain::compare_stack::<OWN>(region, number, (&leaf, length), outer, State::SAVED_BIT)
         .ok_or(Miss::Unclear)
 }
@@ -290,15 +293,18 @@ fn hash_stack<const WIDE: bool>(
     (fold(hash ^ leaf_hash, hasher.link(length)), hash)
 }
 
-/// The slot of the first committed entry with a hash's fingerprint. Where there is none, the
-/// next to be looked for is the parent.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn find_entry(region: &Region<'_>, hash: u64, parent_hash: u64) -> Option<u32> {
+/// The slot of the committed entry with a hash's fingerprint, if it is at home.
+#[inline(always)]
+fn find_at_home(region: &Region<'_>, hash: u64) -> Option<u32> {
     let home = region.first_bucket(hash as u32)?.entry(home_cell(hash));
-    if home.is_committed_of(hash) {
-        return Some(home.slot());
-    }
+    home.is_committed_of(hash).then(|| home.slot())
+}
+
+/// The slot of the first such entry in either bucket. Where there is none, the next to be looked
+/// for is the parent.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+fn find_displaced(region: &Region<'_>, hash: u64, parent_hash: u64) -> Option<u32> {
     if let Some(bucket) = region.first_bucket(parent_hash as u32) {
         prefetch(bucket);
     }
