@@ -268,6 +268,10 @@ impl Scene {
     }
 
     /// Takes a reference on every stack that there is, and on those that operations save.
+    #[cfg_attr(
+        not(stackdepot_fault),
+        expect(dead_code, reason = "only faults hold so much")
+    )]
     pub fn hold_everything(&self) -> Result<(), String> {
         let depot = &self.world.depot;
         let take = |weak: WeakHandle, handle: Handle| -> Result<(), String> {
@@ -289,6 +293,10 @@ impl Scene {
     }
 
     /// Gives those references back; the stacks must be what they were.
+    #[cfg_attr(
+        not(stackdepot_fault),
+        expect(dead_code, reason = "only faults hold so much")
+    )]
     pub fn let_go(&self) -> Result<(), String> {
         for (weak, handle, frames) in self.taken.take() {
             let now = frames_of(&self.world.depot, weak);
