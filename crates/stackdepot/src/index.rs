@@ -331,6 +331,7 @@ mod tests {
             assert!(entry.fits(hash) && !entry.fits(hash ^ 1 << 33) && entry.fits(hash ^ 1 << 32));
             assert!(!entry.is_tentative() && entry.tentative().is_tentative());
             assert_eq!(entry.tentative(), entry.tentative().tentative());
+            assert!(entry.tentative().fits(hash) && !entry.tentative().fits(hash ^ 1 << 33));
             assert!(entry.is_committed_of(hash) && entry.is_committed_of(hash ^ 1 << 32));
             assert!(!entry.is_committed_of(hash ^ 1 << 33));
             assert!(!Entry::new(hash, 0).tentative().is_committed_of(hash));
