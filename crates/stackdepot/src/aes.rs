@@ -19,6 +19,7 @@ mod x86 {
 
     use crate::avx2::Avx2;
     use crate::frame::Run;
+    use crate::hash::link_runs;
 
     /// The proof that this processor has AES instructions and AVX2.
     #[derive(Clone, Copy, Debug)]
@@ -57,8 +58,7 @@ mod x86 {
             wide.into_iter().chain([Aes { is_wide: false }])
         }
 
-        /// Links the hashes of full runs, the last one first, and then of `tail`, to `start`;
-        /// hands on every link.
+        /// See [`link_runs`].
         #[inline]
         pub fn chain(
             self,
@@ -81,20 +81,11 @@ mod x86 {
         full: &[Run],
         tail: Option<&Run>,
         links: [u64; 2],
-        mut note: impl FnMut(u64),
+        note: impl FnMut(u64),
     ) -> u64 {
         let keys = load(keys);
-        let [full_link, tail_link] = links;
-        let mut hash = start;
-        for run in full.iter().rev() {
-            hash = crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(run)), full_link);
-            note(hash);
-        }
-        if let Some(tail) = tail {
-            hash = crate::hash::fold(hash ^ hash_run::<false>(&keys, &load(tail)), tail_link);
-            note(hash);
-        }
-        hash
+        let hash_run = |run: &Run| hash_run::<false>(&keys, &load(run));
+        link_runs(start, full, tail, links, hash_run, note)
     }
 
     /// A run in registers.

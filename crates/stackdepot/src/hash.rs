@@ -130,19 +130,9 @@ impl Hasher {
         full: &[Run],
         tail: Option<&Run>,
         links: [u64; 2],
-        mut note: impl FnMut(u64),
+        note: impl FnMut(u64),
     ) -> u64 {
-        let [full_link, tail_link] = links;
-        let mut hash = start;
-        for run in full.iter().rev() {
-            hash = fold(hash ^ self.run(run), full_link);
-            note(hash);
-        }
-        if let Some(tail) = tail {
-            hash = fold(hash ^ self.run(tail), tail_link);
-            note(hash);
-        }
-        hash
+        link_runs(start, full, tail, links, |run| self.run(run), note)
     }
 
     #[inline(always)]
@@ -158,6 +148,29 @@ impl Hasher {
         }
         hash
     }
+}
+
+/// Links the hashes of full runs, the last one first, and then of `tail`, to `start`; hands on
+/// every link. `hash_run` is one of the two ways to hash a run.
+#[inline(always)]
+pub(crate) fn link_runs(
+    start: u64,
+    full: &[Run],
+    tail: Option<&Run>,
+    [full_link, tail_link]: [u64; 2],
+    hash_run: impl Fn(&Run) -> u64,
+    mut note: impl FnMut(u64),
+) -> u64 {
+    let mut hash = start;
+    for run in full.iter().rev() {
+        hash = fold(hash ^ hash_run(run), full_link);
+        note(hash);
+    }
+    if let Some(tail) = tail {
+        hash = fold(hash ^ hash_run(tail), tail_link);
+        note(hash);
+    }
+    hash
 }
 
 #[cfg(all(test, not(loom)))]

@@ -111,12 +111,12 @@ fn save_in_vectors<const WIDE: bool>(
     if has_more_windows(region) {
         return save_in_windows::<WIDE>(region, hasher, frames, hold);
     }
-    match find::<WIDE, false>(region, hasher, frames) {
+    let found = match find::<WIDE, false>(region, hasher, frames) {
         // Who saw a node sees its windows: had it named others, they would be there now.
-        Ok(found) if !has_more_windows(region) => hold_found(region, hasher, frames, &found, hold),
-        Err(Miss::Absent) => save_absent(region, hasher, frames, hold),
-        _ => save_portably(region, hasher, frames, hold),
-    }
+        Ok(_) if has_more_windows(region) => Err(Miss::Unclear),
+        found => found,
+    };
+    conclude(region, hasher, frames, found, hold)
 }
 
 /// The same where nodes may name windows of their own.
@@ -128,7 +128,21 @@ fn save_in_windows<const WIDE: bool>(
     frames: &[u64],
     hold: Hold,
 ) -> Answer {
-    match find::<WIDE, true>(region, hasher, frames) {
+    let found = find::<WIDE, true>(region, hasher, frames);
+    conclude(region, hasher, frames, found, hold)
+}
+
+/// Holds what was found, or stores what was not.
+#[inline]
+#[target_feature(enable = "aes,avx2")]
+fn conclude(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    found: Result<Found<'_>, Miss>,
+    hold: Hold,
+) -> Answer {
+    match found {
         Ok(found) => hold_found(region, hasher, frames, &found, hold),
         Err(Miss::Absent) => save_absent(region, hasher, frames, hold),
         Err(Miss::Unclear) => save_portably(region, hasher, frames, hold),
