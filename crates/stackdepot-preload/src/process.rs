@@ -16,7 +16,7 @@ use core::sync::atomic::{
 };
 
 use stackdepot_region::counters::Counter;
-use stackdepot_region::format::HEADER_BYTES;
+use stackdepot_region::format::{LEDGER_OFFSET, PAGE_BYTES};
 use stackdepot_region::ledger::Ledger;
 use stackdepot_region::poisson::ByteSampling;
 use stackdepot_region::writer::{RegionWriter, Scope};
@@ -133,6 +133,12 @@ pub fn recorder() -> Option<&'static Recorder> {
         Some(recorder) => Some(recorder),
         None => first_event(),
     }
+}
+
+/// Whether this is still the process's recorder: not in the child that a handler has forked since.
+#[inline]
+pub fn is_current(recorder: &Recorder) -> bool {
+    core::ptr::eq(CONTROL.recorder.load(Ordering::Relaxed), recorder)
 }
 
 /// The recorder if it is there already.
@@ -348,18 +354,22 @@ fn publish(
 /// In a child: what was being written when the parent forked must not reach the parent's file.
 ///
 /// Its mapping is replaced by empty private memory, not taken away: a hook that a signal handler
-/// interrupted to fork may still hold addresses in it. Where the run's ledger is in it, the header
+/// interrupted to fork may still hold addresses in it. Where the run's ledger is in it, that page
 /// stays; elsewhere nothing may keep the file's bytes in use.
 pub fn leave_parents_region() {
     let base = OLD_BASE.swap(null_mut(), Ordering::Relaxed);
-    let bytes = OLD_BYTES.load(Ordering::Relaxed);
-    if base.is_null() || bytes <= HEADER_BYTES {
+    if base.is_null() {
         return;
     }
-    let ledger = LEDGER.load(Ordering::Relaxed) as usize;
-    let has_ledger = ledger.wrapping_sub(base as usize) < HEADER_BYTES;
-    let kept_bytes = if has_ledger { HEADER_BYTES } else { 0 };
-    memory::replace(base.wrapping_add(kept_bytes), bytes - kept_bytes);
+    let bytes = OLD_BYTES.load(Ordering::Relaxed);
+    let ledger = LEDGER.load(Ordering::Relaxed).cast::<u8>();
+    if ledger == base.wrapping_add(LEDGER_OFFSET) {
+        memory::replace(base, LEDGER_OFFSET);
+        let rest = LEDGER_OFFSET + PAGE_BYTES;
+        memory::replace(base.wrapping_add(rest), bytes - rest);
+    } else {
+        memory::replace(base, bytes);
+    }
 }
 
 /// Whether the page of CONTROL will be empty in children.

@@ -20,6 +20,7 @@ use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::null_mut;
+use core::sync::atomic::{Ordering, compiler_fence};
 
 use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::clock::tsc;
@@ -216,6 +217,14 @@ pub unsafe fn enter(frame: *const Frame, purpose: Purpose) -> Option<Call> {
     } else {
         State::Calling
     });
+    // A handler that forked before the state was set has left the parent's region as it was, for
+    // no hook seemed to be in it: its child must not go on with the parent's recorder.
+    compiler_fence(Ordering::SeqCst);
+    if !process::is_current(recorder) {
+        drop(call);
+        // SAFETY: as for this call.
+        return unsafe { enter(frame, purpose) };
+    }
     Some(call)
 }
 
@@ -271,7 +280,9 @@ impl Call {
     /// From here on the call is being recorded.
     #[inline]
     pub fn start_recording(&self) {
-        if self.thread.epoch.get() != self.recorder.epoch {
+        // In the child of a handler's fork this hook may go on with the parent's recorder, whose
+        // region is empty private memory by then; the thread belongs to the child's one.
+        if self.thread.epoch.get() < self.recorder.epoch {
             self.thread.adopt(self.recorder);
         }
         self.thread.state.set(if self.is_nested {
@@ -491,8 +502,9 @@ impl Thread {
             // What stacks were saved as is another thread's, or of the region before a fork.
             unwind::forget_notes(slot);
         }
-        // A handler that interrupted this may have done it all.
-        if self.epoch.replace(recorder.epoch) != recorder.epoch {
+        // A handler that interrupted this may have done it all, or forked and done it for the child.
+        if self.epoch.get() < recorder.epoch {
+            self.epoch.set(recorder.epoch);
             recorder.region.counters.count(Counter::Threads);
         }
     }

@@ -1,6 +1,8 @@
 // A timer interrupts the recorder itself (never the C library's allocator); the handler then
-// allocates, forks, or leaves by siglongjmp. Run bare, the handler finds no recorder to interrupt.
+// allocates, forks, or leaves by siglongjmp. While a child runs nothing may write to the parent's
+// file but its ledger. Run bare, the handler finds no recorder to interrupt.
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
@@ -14,8 +16,25 @@
 
 static sigjmp_buf out;
 static uintptr_t start, end;
-static volatile int hits, jumps, failed_children;
+static volatile int hits, jumps, failed_children, overwritten;
 static void *volatile kept;
+static int region = -1;
+
+enum { PAGE = 4096 };
+
+// A sum over the parent's file without its second page, the ledger, in which children are entered.
+static uint64_t sum_of_region(void) {
+  static uint64_t words[16 * PAGE];
+  uint64_t sum = 0;
+  off_t at = 0;
+  while ((at = lseek(region, at, SEEK_DATA)) >= 0) {
+    ssize_t bytes = pread(region, words, sizeof words, at);
+    for (ssize_t i = 0; i < bytes / 8; i++)
+      if (at / PAGE + i * 8 / PAGE != 1) sum = (sum ^ words[i]) * 0x100000001b3 + (sum >> 29);
+    at += bytes;
+  }
+  return sum;
+}
 
 static void on_timer(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
@@ -24,12 +43,15 @@ static void on_timer(int number, siginfo_t *info, void *context) {
   hits++;
   free(kept);
   kept = malloc(77);
-  if (hits % 50 == 0) {
+  if (hits % 10 == 0) {
+    int turn = hits / 10;
+    uint64_t before = sum_of_region();
     pid_t child = fork();
     if (child == 0) {
-      // Half of the children go on with what was interrupted, half leave here.
-      for (int i = 0; i < 100; i++) free(malloc(i));
-      if (hits % 100) _exit(0);
+      // Of the children some have events of their own before they go on with what was interrupted.
+      if (turn % 3)
+        for (int i = 0; i < 100; i++) free(malloc(i));
+      if (turn % 4 == 0) _exit(0);
       sigset_t timer;
       sigemptyset(&timer);
       sigaddset(&timer, SIGALRM);
@@ -40,6 +62,7 @@ static void on_timer(int number, siginfo_t *info, void *context) {
     int status = 0;
     waitpid(child, &status, 0);
     failed_children += !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+    overwritten += sum_of_region() != before;
   }
   if (hits % 7 == 0) {
     jumps++;
@@ -54,6 +77,7 @@ static void find_recorder(void) {
     if (strstr(line, "r-xp") && strstr(line, "libstackdepot_preload"))
       sscanf(line, "%lx-%lx", &start, &end);
   if (maps) fclose(maps);
+  if (start) region = open(getenv("STACKDEPOT_RUN"), O_RDONLY);
 }
 
 __attribute__((noinline)) static void churn(int depth) {
@@ -76,6 +100,6 @@ int main(void) {
   setitimer(ITIMER_REAL, &every, NULL);
   // Afterwards everything is as before.
   for (int i = 0; i < 1000; i++) churn(3);
-  printf("failed children %d\n", failed_children);
-  return start ? hits < 1000 || jumps < 100 : 0;
+  printf("failed children %d, files written to by them %d\n", failed_children, overwritten);
+  return start ? hits < 1000 || jumps < 100 || region < 0 : 0;
 }
