@@ -95,8 +95,9 @@ impl Region<'_> {
         count(&self.header.counters.undone_nodes);
         slot.drop_reference();
         let state = slot.state_now();
-        // Who holds it for a moment, or the hand, may be faster: then the hand does the rest.
-        if state.is_live() && state.references() == 0 && self.retire(number, slot, state) {
+        // Who holds it for a moment, or the hand, may be faster: then the hand does the rest, and
+        // the slot may be in another life already, which somebody holds by a lease or for ever.
+        if self.is_unheld(state) && self.retire(number, slot, state) {
             self.give_back(number);
         }
     }

@@ -95,20 +95,31 @@ fn racing_inserts_take_different_cells() {
 
 #[test]
 fn block_that_is_pushed_out_while_it_is_freed_goes_to_one_side() {
+    push_out_while_freed([SMALL, BIG], NEWCOMER);
+}
+
+/// Its home does not say any more that a block is elsewhere, for the newcomer is at home there.
+#[test]
+fn block_that_is_pushed_out_elsewhere_while_it_is_freed_goes_to_one_side() {
+    push_out_while_freed([BIG, SMALL], ELSEWHERE);
+}
+
+/// These two fill the two cells, the first at home; the third may use either.
+fn push_out_while_freed(stored: [u64; 2], newcomer: u64) {
     model(3, move || {
-        // These two fill the two cells; the third may use either.
-        let [small, big, newcomer] = [SMALL, BIG, NEWCOMER];
         let memory = Arc::new(SectionMemory::new(LINES));
-        assert_eq!(table(&memory).insert(small, &block(1, 0)), Inserted::Stored);
-        assert_eq!(
-            table(&memory).insert(big, &block(2, BIG_SIZE)),
-            Inserted::Stored
-        );
+        for address in stored {
+            let stored = match address {
+                SMALL => block(1, 0),
+                _ => block(2, BIG_SIZE),
+            };
+            assert_eq!(table(&memory).insert(address, &stored), Inserted::Stored);
+        }
         let other = {
             let memory = memory.clone();
             thread::spawn(move || table(&memory).insert(newcomer, &block(3, BIG_SIZE)))
         };
-        let removed = table(&memory).remove(small);
+        let removed = table(&memory).remove(SMALL);
         let inserted = other.join().unwrap();
         match (removed, inserted) {
             (Removed::Block(freed), Inserted::Stored) => assert_eq!(freed, block(1, 0)),
@@ -120,7 +131,7 @@ fn block_that_is_pushed_out_while_it_is_freed_goes_to_one_side() {
         assert!(
             table(&memory)
                 .blocks()
-                .all(|(address, block)| address != small && is_whole(&block))
+                .all(|(address, block)| address != SMALL && is_whole(&block))
         );
     });
 }

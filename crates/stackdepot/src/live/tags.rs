@@ -62,9 +62,9 @@ impl Tags {
     /// What the bucket's word says now.
     #[inline]
     pub fn load(word: &AtomicU64) -> Tags {
-        // ORDERING: Acquire, partner: the Release fence of `Claimed::store` before its
-        // `exchange`: who does not find its block's tag because the block was pushed out sees
-        // the `sample_bytes` that pushed it out.
+        // ORDERING: Acquire, partner: the Release fence of `Claimed::store` before its `exchange`
+        // and before `count_back`: who does not find its block's tag, or does not look elsewhere,
+        // because the block was pushed out sees the `sample_bytes` that pushed it out.
         Tags(word.load(Ordering::Acquire))
     }
 
@@ -87,7 +87,7 @@ impl Tags {
     /// Counts a block that wanted to be in this bucket and goes elsewhere.
     pub fn count_away(word: &AtomicU64) {
         // ORDERING: Relaxed: who looks for its own block comes after the insert (L2) and sees it.
-        change(word, Ordering::Relaxed, |bits| {
+        change(word, |bits| {
             // The ones between the bits of the count pass a carry on.
             let count = (bits | !AWAY_BITS).wrapping_add(1) & AWAY_BITS;
             if count == 0 {
@@ -100,9 +100,9 @@ impl Tags {
 
     /// Counts such a block no more: it has left the table.
     pub fn count_back(word: &AtomicU64) {
-        // ORDERING: Release, partner: the Acquire of `load`: who does not look elsewhere for its
-        // block because that was pushed out sees the `sample_bytes` that pushed it out.
-        change(word, Ordering::Release, |bits| {
+        // ORDERING: Relaxed: where a block was pushed out, the Release fence of `Claimed::store`
+        // stands before this; where one was removed, there is nothing to tell.
+        change(word, |bits| {
             // The zeros between the bits of the count pass a borrow on.
             let count = (bits & AWAY_BITS).saturating_sub(1) & AWAY_BITS;
             bits & !AWAY_BITS | count
@@ -167,11 +167,12 @@ impl Tags {
 }
 
 /// Changes a word that is not OVERFLOWN.
-fn change(word: &AtomicU64, success: Ordering, new: impl Fn(u64) -> u64) {
+fn change(word: &AtomicU64, new: impl Fn(u64) -> u64) {
     let mut seen = word.load(Ordering::Relaxed);
     // Ends: who is in the way has changed a tag or the count.
     while seen & OVERFLOWN == 0
-        && let Err(newer) = word.compare_exchange(seen, new(seen), success, Ordering::Relaxed)
+        && let Err(newer) =
+            word.compare_exchange(seen, new(seen), Ordering::Relaxed, Ordering::Relaxed)
     {
         seen = newer;
     }

@@ -10,11 +10,14 @@ use std::rc::Rc;
 
 use stackdepot::sync::fault::{arm, disarm, watch, watched};
 
-use crate::scene::{OPERATIONS, Operation, Scene, known};
+use crate::scene::{MISSING, MISSING_WIDE, OPERATIONS, Operation, Scene, known};
 use crate::stacks::Known;
 
 /// A reopen has thousands of steps; every so many are tried.
 const REOPEN_STRIDE: usize = 7;
+
+/// Of the places at which a save is overtaken, every so many are tried.
+const OVERTAKEN_STRIDE: usize = 11;
 
 struct Death;
 
@@ -125,6 +128,72 @@ fn everything_may_be_held_before_any_operation_on_a_shared_word() {
             scene.hold_everything()
         })
     });
+}
+
+#[test]
+fn all_may_be_other_stacks_with_leases_before_any_operation_on_a_shared_word() {
+    let known = known();
+    at_every_step("leases", |operation, scene, step| {
+        interrupt_at(operation, scene, step, &known, Scene::lease_everything_anew)
+    });
+}
+
+/// A save that another overtakes gives its own node back, and has looked at its slot for the last
+/// time in that life.
+#[test]
+fn a_save_may_be_overtaken_and_then_all_be_other_stacks_with_leases() {
+    let (known, prepared) = (known(), Scene::prepare(false));
+    let (mut pair_count, mut stack_count) = (0, 0);
+    for id in [MISSING, MISSING_WIDE] {
+        for overtaken in (1..).step_by(OVERTAKEN_STRIDE) {
+            let outcome = |later| overtake_at(&prepared, id, overtaken, later, &known);
+            let checked: Vec<u64> = (1..).map_while(outcome).collect();
+            if checked.is_empty() {
+                break;
+            }
+            pair_count += checked.len();
+            stack_count += checked.iter().sum::<u64>();
+        }
+    }
+    assert!(pair_count > 0);
+    println!("fault: {pair_count} pairs of handlers, {stack_count} stacks checked, wrong 0");
+}
+
+/// Before one step of a save a handler saves the same stack, before a later one the region becomes
+/// full of leased stacks; `None` if the save has no such steps.
+fn overtake_at(
+    prepared: &Scene,
+    id: u64,
+    overtaken: u64,
+    later: u64,
+    known: &Known,
+) -> Option<u64> {
+    let scene = Rc::new(prepared.again());
+    let inner = scene.clone();
+    let finding = Rc::new(std::cell::RefCell::new(None));
+    let outer = finding.clone();
+    let lease = {
+        let inner = inner.clone();
+        move || *outer.borrow_mut() = Some(inner.lease_everything_anew(later))
+    };
+    arm(
+        overtaken,
+        Box::new(move || {
+            inner.save_and_put(id).unwrap();
+            arm(later, Box::new(lease));
+        }),
+    );
+    let answer = scene.save_and_put(id);
+    if disarm() {
+        return None;
+    }
+    let outcome = finding
+        .take()?
+        .and(answer)
+        .and_then(|()| scene.let_go())
+        .and_then(|()| scene.check_at_rest(known, false));
+    let where_ = || format!("stack {id}, overtaken before step {overtaken}, {later} steps later");
+    Some(outcome.unwrap_or_else(|finding| panic!("{}: {finding}", where_())))
 }
 
 #[test]

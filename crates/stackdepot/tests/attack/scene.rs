@@ -19,6 +19,9 @@ const WARM: u64 = 160;
 const VARIETY: u64 = 2000;
 /// The last one saved before: it is there, and not held.
 const FRESH: u64 = 300;
+/// New to a full region: the second has frames of more windows than one node names.
+pub const MISSING: u64 = 1006;
+pub const MISSING_WIDE: u64 = 1178;
 /// Held before, during and after.
 const HELD: [u64; 3] = [7, 33, 301];
 /// Blocks that are live before the interruption.
@@ -61,9 +64,9 @@ pub const OPERATIONS: [Operation; 12] = [
         is_roomy: true,
         run: |scene| scene.save_and_put(1000),
     },
-    in_full("evicting miss", |scene| scene.save_and_put(1006)),
+    in_full("evicting miss", |scene| scene.save_and_put(MISSING)),
     in_full("evicting miss of a wide stack", |scene| {
-        scene.save_and_put(1178)
+        scene.save_and_put(MISSING_WIDE)
     }),
     in_full("acquire and put", Scene::acquire_and_put),
     in_full("renew", Scene::renew),
@@ -79,7 +82,7 @@ pub const OPERATIONS: [Operation; 12] = [
 
 /// The stacks that operations save.
 fn saved_ids() -> [u64; 5] {
-    [1000, 1006, 1178, inner_id(), FRESH]
+    [1000, MISSING, MISSING_WIDE, inner_id(), FRESH]
 }
 
 /// The first number whose stack is the outer part of the one before it.
@@ -95,6 +98,13 @@ fn refusable(answer: Result<(), SaveError>) -> Result<(), String> {
     }
 }
 
+/// A stack that a handler holds: by a reference, or else by a lease.
+struct Taken {
+    weak: WeakHandle,
+    reference: Option<Handle>,
+    frames: Vec<u64>,
+}
+
 /// A world in a buffer of its own, with what is held in it.
 pub struct Scene {
     memory: Copied,
@@ -102,8 +112,8 @@ pub struct Scene {
     pub world: World<'static>,
     held: Vec<(u64, Held)>,
     fresh: WeakHandle,
-    /// What a handler holds until the operation is over, with its frames.
-    taken: RefCell<Vec<(WeakHandle, Handle, Vec<u64>)>>,
+    /// What a handler holds until the operation is over.
+    taken: RefCell<Vec<Taken>>,
 }
 
 impl Scene {
@@ -177,7 +187,7 @@ impl Scene {
         }
     }
 
-    fn save_and_put(&self, id: u64) -> Result<(), String> {
+    pub fn save_and_put(&self, id: u64) -> Result<(), String> {
         let saved = self.world.depot.save_acquire(Stack::new(id).frames());
         if let Ok(held) = saved {
             self.expect_right(id, held.weak)?;
@@ -274,38 +284,62 @@ impl Scene {
     )]
     pub fn hold_everything(&self) -> Result<(), String> {
         let depot = &self.world.depot;
-        let take = |weak: WeakHandle, handle: Handle| -> Result<(), String> {
-            let frames = frames_of(depot, weak).ok_or_else(|| format!("no {weak:?}"))?;
-            self.taken.borrow_mut().push((weak, handle, frames));
-            Ok(())
-        };
         for weak in depot.walk().map(|walked| walked.weak) {
             if let Ok(handle) = depot.acquire(weak) {
-                take(weak, handle)?;
+                self.take(weak, Some(handle))?;
             }
         }
         for id in saved_ids() {
             if let Ok(held) = depot.save_acquire(Stack::new(id).frames()) {
-                take(held.weak, held.handle)?;
+                self.take(held.weak, Some(held.handle))?;
             }
         }
         Ok(())
     }
 
-    /// Gives those references back; the stacks must be what they were.
+    /// Fills a full region with other stacks and leases every one.
+    #[cfg_attr(
+        not(stackdepot_fault),
+        expect(dead_code, reason = "only faults hold so much")
+    )]
+    pub fn lease_everything_anew(&self, salt: u64) -> Result<(), String> {
+        self.evict_everything(salt)?;
+        let depot = &self.world.depot;
+        for weak in depot.walk().map(|walked| walked.weak) {
+            if depot.renew(weak).is_ok() {
+                self.take(weak, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&self, weak: WeakHandle, reference: Option<Handle>) -> Result<(), String> {
+        let frames = frames_of(&self.world.depot, weak).ok_or_else(|| format!("no {weak:?}"))?;
+        self.taken.borrow_mut().push(Taken {
+            weak,
+            reference,
+            frames,
+        });
+        Ok(())
+    }
+
+    /// Gives what was taken back; the stacks must be what they were.
     #[cfg_attr(
         not(stackdepot_fault),
         expect(dead_code, reason = "only faults hold so much")
     )]
     pub fn let_go(&self) -> Result<(), String> {
-        for (weak, handle, frames) in self.taken.take() {
+        for taken in self.taken.take() {
+            let Taken { weak, frames, .. } = taken;
             let now = frames_of(&self.world.depot, weak);
             if now.as_ref() != Some(&frames) {
                 return Err(format!(
                     "{weak:?}, which is held, was {frames:x?} and is {now:x?}"
                 ));
             }
-            self.world.depot.put(handle);
+            if let Some(reference) = taken.reference {
+                self.world.depot.put(reference);
+            }
         }
         Ok(())
     }
