@@ -118,11 +118,9 @@ mod x86 {
             let sum = _mm256_xor_si256(twice_wide(left, rounds), twice_wide(right, rounds));
             _mm_xor_si128(lower(sum), upper(sum))
         } else {
-            let pairs = [lower(left), upper(left), lower(right), upper(right)].map(twice);
-            _mm_xor_si128(
-                _mm_xor_si128(pairs[0], pairs[1]),
-                _mm_xor_si128(pairs[2], pairs[3]),
-            )
+            let first = _mm_xor_si128(twice(lower(left)), twice(upper(left)));
+            let second = _mm_xor_si128(twice(lower(right)), twice(upper(right)));
+            _mm_xor_si128(first, second)
         };
         let sum = _mm_xor_si128(sum, twice(_mm_xor_si128(lower(run[2]), lower(keys[2]))));
         _mm_cvtsi128_si64(_mm_xor_si128(sum, _mm_unpackhi_epi64(sum, sum))) as u64

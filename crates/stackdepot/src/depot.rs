@@ -140,6 +140,7 @@ impl<'r> Depot<'r> {
     ///
     /// # Errors
     /// See [`SaveError`]; each refusal is counted.
+    #[inline]
     pub fn save_onto(
         &self,
         ancestor: Option<&Ancestor>,

@@ -14,8 +14,11 @@
 )]
 
 mod chain;
+mod onto;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use onto::save_onto;
 
 use core::arch::asm;
 use core::arch::x86_64::*;
@@ -51,6 +54,28 @@ impl Answer {
             weak: WeakHandle::from_bits(self.weak),
             from: Tick(self.detail),
         })
+    }
+
+    /// Nothing was found.
+    const UNKNOWN: Answer = Answer {
+        weak: 0,
+        detail: u32::MAX,
+    };
+
+    /// What was found cannot be held.
+    #[cold]
+    fn refused(error: HoldError) -> Answer {
+        Answer::from(Err(match error {
+            HoldError::Evicted => return Answer::UNKNOWN,
+            HoldError::Saturated => SaveError::Saturated,
+            HoldError::Contended => SaveError::Contended,
+            HoldError::Disabled => SaveError::Disabled,
+        }))
+    }
+
+    #[inline]
+    fn is_unknown(self) -> bool {
+        self.weak == 0 && self.detail == Answer::UNKNOWN.detail
     }
 }
 
@@ -164,15 +189,21 @@ fn hold_found(
     found: &Found<'_>,
     hold: Hold,
 ) -> Answer {
-    let weak = WeakHandle::new(found.number, found.generation);
-    if hold != Hold::None {
-        return hold_stored(region, hasher, frames, weak, hold);
+    if hold == Hold::None {
+        name_found(found)
+    } else {
+        hold_stored(region, hasher, frames, found.weak(), hold)
     }
+}
+
+/// The answer of a save without a hold.
+#[inline(always)]
+fn name_found(found: &Found<'_>) -> Answer {
     if !found.state.has(State::VISITED) {
         found.slot.mark_visited(found.state);
     }
     Answer {
-        weak: weak.to_bits(),
+        weak: found.weak().to_bits(),
         detail: 0,
     }
 }
@@ -188,9 +219,7 @@ fn hold_stored(
     match region.hold(weak, hold) {
         Ok(saved) => Answer::from(Ok(saved)),
         Err(HoldError::Evicted) => save_portably(region, hasher, frames, hold),
-        Err(HoldError::Saturated) => Answer::from(Err(SaveError::Saturated)),
-        Err(HoldError::Contended) => Answer::from(Err(SaveError::Contended)),
-        Err(HoldError::Disabled) => Answer::from(Err(SaveError::Disabled)),
+        Err(error) => Answer::refused(error),
     }
 }
 
@@ -223,7 +252,7 @@ fn find_ancestor<'r>(
 ) -> Option<Found<'r>> {
     let (run, outer) = runs.split_first()?;
     let number = find_at_home(region, hash).or_else(|| find_displaced(region, hash, hash))?;
-    chain::compare_stack::<true>(region, number, (&load(run), RUN_FRAMES), outer, 0)
+    chain::compare_stack::<true>(region, number, (&load(run), RUN_FRAMES), outer, (0, 0))
 }
 
 /// Why a stack was not found.
@@ -257,8 +286,14 @@ fn find<'r, const WIDE: bool, const OWN: bool>(
         Some(number) => number,
         None => find_displaced(region, hash, parent_hash).ok_or(Miss::Absent)?,
     };
-    chain::compare_stack::<OWN>(region, number, (&leaf, length), outer, State::SAVED_BIT)
-        .ok_or(Miss::Unclear)
+    chain::compare_stack::<OWN>(
+        region,
+        number,
+        (&leaf, length),
+        outer,
+        (0, State::SAVED_BIT),
+    )
+    .ok_or(Miss::Unclear)
 }
 
 /// As `frame::pad`.

@@ -6,6 +6,7 @@
 //! are compared decoded, word for word: a fingerprint never decides. Every hop is counted.
 
 use crate::frame::{Run, pad};
+use crate::handle::WeakHandle;
 use crate::hash::Hasher;
 use crate::index::home_cell;
 use crate::layout::{Bucket, RUN_FRAMES, Region, Slot};
@@ -62,6 +63,14 @@ pub(crate) struct Found<'r> {
     pub slot: &'r Slot,
     pub generation: u32,
     pub state: State,
+}
+
+impl Found<'_> {
+    /// The stack's weak handle.
+    #[inline]
+    pub fn weak(&self) -> WeakHandle {
+        WeakHandle::new(self.number, self.generation)
+    }
 }
 
 impl<'f> Stack<'f> {
@@ -274,8 +283,9 @@ impl<'r> Region<'r> {
         )
     }
 
+    /// Whether the base is still of that life.
     #[inline]
-    fn is_base_there(&self, base: &Base) -> bool {
+    pub fn is_base_there(&self, base: &Base) -> bool {
         base.number == 0
             || self
                 .slot(base.number)

@@ -10,11 +10,12 @@
 use crate::error::SaveError;
 use crate::handle::WeakHandle;
 use crate::hash::Hasher;
+use crate::hit;
 use crate::hold::Hold;
 use crate::insert::{MOST_LEVELS, Saved};
 use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Base, Stack};
-use crate::sync::Ordering;
+use crate::sync::{FAULTS, Ordering};
 
 /// Levels up to which their hashes are collected in a small array: zeroing a large one costs more
 /// than hashing them.
@@ -39,7 +40,28 @@ impl Ancestor {
 
 impl Region<'_> {
     /// See `Depot::save_onto`.
+    #[inline]
     pub fn save_onto(
+        &self,
+        hasher: &Hasher,
+        ancestor: Option<&Ancestor>,
+        frames: &[u64],
+        hold: Hold,
+        trail: &mut [Option<Ancestor>],
+    ) -> Result<Saved, SaveError> {
+        // What this finds has no full run inside of the ancestor, so no token is new.
+        if let Some(aes) = hasher.aes
+            && !FAULTS
+            && let Some(ancestor) = ancestor
+            && let Some(answer) = hit::save_onto(aes, self, hasher, ancestor, frames, hold)
+        {
+            return answer;
+        }
+        self.save_onto_portably(hasher, ancestor, frames, hold, trail)
+    }
+
+    #[inline(never)]
+    fn save_onto_portably(
         &self,
         hasher: &Hasher,
         ancestor: Option<&Ancestor>,
@@ -83,7 +105,7 @@ impl Region<'_> {
 
     /// The node of a token, when the token still fits.
     #[inline]
-    fn base_at(&self, ancestor: &Ancestor) -> Option<Base> {
+    pub fn base_at(&self, ancestor: &Ancestor) -> Option<Base> {
         let slot = self.slot(ancestor.weak.slot())?;
         let is_same = slot.generation_now() == ancestor.weak.generation()
             && slot.hash.load(Ordering::Relaxed) == ancestor.hash as u32

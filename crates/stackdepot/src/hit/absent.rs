@@ -6,6 +6,7 @@ use crate::hash::Hasher;
 use crate::hold::Hold;
 use crate::insert::Saved;
 use crate::layout::Region;
+use crate::onto::Ancestor;
 
 /// Never called.
 pub(crate) fn save(
@@ -15,5 +16,17 @@ pub(crate) fn save(
     _: &[u64],
     _: Hold,
 ) -> Result<Saved, SaveError> {
+    match aes {}
+}
+
+/// Never called.
+pub(crate) fn save_onto(
+    aes: Aes,
+    _: &Region<'_>,
+    _: &Hasher,
+    _: &Ancestor,
+    _: &[u64],
+    _: Hold,
+) -> Option<Result<Saved, SaveError>> {
     match aes {}
 }

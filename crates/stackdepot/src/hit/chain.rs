@@ -17,8 +17,8 @@ use crate::vector::{Highs, decode, difference};
 const SHAPE_MASK: u64 =
     (State::STATUS_MASK & !State::SAVED_BIT) | State::LENGTH_MASK | State::WIDE | State::CUT;
 
-/// As `Region::compare_chain`, for a stack that hangs on the root. `saved`: the bit that says so,
-/// or 0 where that does not matter.
+/// As `Region::compare_chain`, for a stack that is whole. `base`: the slot that its outermost run
+/// hangs on, 0 for the root; `saved`: the bit that says so, or 0 where that does not matter.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(super) fn compare_stack<'r, const OWN: bool>(
@@ -26,7 +26,7 @@ pub(super) fn compare_stack<'r, const OWN: bool>(
     number: u32,
     (leaf_frames, length): (&Frames, usize),
     outer: &[[u64; RUN_FRAMES]],
-    saved: u64,
+    (base, saved): (u32, u64),
 ) -> Option<Found<'r>> {
     let leaf = region.slot(number)?;
     let generation = leaf.generation_now();
@@ -44,8 +44,7 @@ pub(super) fn compare_stack<'r, const OWN: bool>(
         let here = differ::<OWN>(region, slot, link, first_two, &load(run));
         differing = _mm256_or_si256(differing, here);
     }
-    // Beyond the outermost run there must be the root, slot 0.
-    let rest = _mm_set_epi64x(misshapen as i64, (link & 0xffff_ffff) as i64);
+    let rest = _mm_set_epi64x(misshapen as i64, i64::from(link as u32 ^ base));
     let differing = _mm256_or_si256(differing, _mm256_zextsi128_si256(rest));
     if _mm256_testz_si256(differing, differing) == 0 || !leaf.is_still(generation) {
         return None;

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::depot::Depot;
 use crate::frame::pad;
 use crate::layout::{BUCKET_CELLS, Line};
+use crate::onto::Ancestor;
 use crate::sync::Ordering;
 
 /// Upper halves that a test's frames take turns in.
@@ -107,7 +108,7 @@ fn is_chain_of(depot: &Depot<'_>, leaf: WeakHandle, frames: &[u64]) -> bool {
                 leaf.slot(),
                 (&run, length),
                 outer,
-                State::SAVED_BIT,
+                (0, State::SAVED_BIT),
             )
         } else {
             chain::compare_stack::<false>(
@@ -115,7 +116,7 @@ fn is_chain_of(depot: &Depot<'_>, leaf: WeakHandle, frames: &[u64]) -> bool {
                 leaf.slot(),
                 (&run, length),
                 outer,
-                State::SAVED_BIT,
+                (0, State::SAVED_BIT),
             )
         };
         found.is_some()
@@ -208,4 +209,78 @@ fn every_way_finds_a_stack_in_any_cell_of_either_bucket_and_knows_that_others_ar
         assert_eq!(found.err(), Some(Miss::Absent));
     }
     assert!(in_first.iter().chain(&in_second).all(|count| *count > 0));
+}
+
+/// Tokens of the full nodes of a stack, from a save of the whole.
+fn tokens(depot: &Depot<'_>, frames: &[u64]) -> Vec<Ancestor> {
+    let mut trail = [None; 4];
+    let saved = depot.save_onto(None, frames, Hold::None, &mut trail);
+    saved.unwrap();
+    trail.into_iter().flatten().collect()
+}
+
+#[test]
+fn a_stack_is_found_below_its_deepest_token_and_none_that_differs_inside_of_it() {
+    for highs in ALL_HIGHS {
+        with_stored(highs, |depot, frames, weak| {
+            let aes = depot.hasher.aes.unwrap();
+            let find = |token: &Ancestor, frames: &[u64], hold| {
+                let (region, hasher) = (&depot.region, &depot.hasher);
+                let saved = save_onto(aes, region, hasher, token, frames, hold)?;
+                Some(saved.map(|saved| saved.weak))
+            };
+            for token in tokens(depot, frames) {
+                let inside = frames.len() - token.depth();
+                if !(1..RUN_FRAMES).contains(&inside) {
+                    assert_eq!(find(&token, frames, Hold::None), None);
+                    continue;
+                }
+                assert_eq!(find(&token, frames, Hold::None), Some(Ok(weak)));
+                let held = find(&token, frames, Hold::Reference);
+                assert_eq!(held, Some(Err(SaveError::Disabled)));
+                for (place, bit) in
+                    (0..inside).flat_map(|place| (0..64).map(move |bit| (place, bit)))
+                {
+                    let mut other = frames.to_vec();
+                    other[place] ^= 1 << bit;
+                    assert_eq!(find(&token, &other, Hold::None), None, "{place} {bit}");
+                }
+                let longest = depot.max_frames();
+                let too_long = std::vec![1; longest + 1];
+                assert_eq!(find(&token, &too_long, Hold::None), None);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_stack_that_was_evicted_is_not_found_below_its_token() {
+    if Aes::detect().is_none() {
+        return;
+    }
+    let mut memory = std::vec![Line::ZERO; 4096];
+    let config = Config {
+        references: true,
+        ..Config::new(4096 * 64)
+    };
+    let depot = Depot::new(&mut memory, &config).unwrap();
+    let frames = stack(&[0x7f12], 15);
+    let token = tokens(&depot, &frames)[0];
+    let held = depot.save_onto(Some(&token), &frames, Hold::Reference, &mut []);
+    let held = held.unwrap();
+    let slot = depot.region.slot(held.weak.slot()).unwrap();
+    assert_eq!(slot.state_now().references(), 1);
+    depot.put(held.handle);
+    let find = || {
+        let (aes, region) = (depot.hasher.aes.unwrap(), &depot.region);
+        save_onto(aes, region, &depot.hasher, &token, &frames, Hold::Reference)
+    };
+    assert!(
+        depot
+            .region
+            .retire(held.weak.slot(), slot, slot.state_now())
+    );
+    assert!(find().is_none());
+    let again = depot.save_onto(Some(&token), &frames, Hold::None, &mut []);
+    assert_ne!(again.unwrap().weak, held.weak);
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, HashChoice};
 use crate::depot::Depot;
 use crate::error::HoldError;
 use crate::layout::Line;
@@ -14,14 +14,20 @@ fn with_other_outer(frames: [u64; 25], inner: usize) -> [u64; 25] {
 }
 
 fn with_tokens(test: impl Fn(&Depot<'_>, [u64; 25], WeakHandle, [Ancestor; 2])) {
-    let mut memory = [Line::ZERO; 128];
-    let depot = Depot::new(&mut memory, &Config::new(8192)).unwrap();
-    let frames = core::array::from_fn(|at| 0x4000 + at as u64);
-    let mut trail = [None; 2];
-    let saved = depot
-        .save_onto(None, &frames, Hold::None, &mut trail)
-        .unwrap();
-    test(&depot, frames, saved.weak, trail.map(Option::unwrap));
+    for hash in [HashChoice::Portable, HashChoice::Fastest] {
+        let mut memory = [Line::ZERO; 128];
+        let config = Config {
+            hash,
+            ..Config::new(8192)
+        };
+        let depot = Depot::new(&mut memory, &config).unwrap();
+        let frames = core::array::from_fn(|at| 0x4000 + at as u64);
+        let mut trail = [None; 2];
+        let saved = depot
+            .save_onto(None, &frames, Hold::None, &mut trail)
+            .unwrap();
+        test(&depot, frames, saved.weak, trail.map(Option::unwrap));
+    }
 }
 
 fn save_onto(depot: &Depot<'_>, token: &Ancestor, frames: &[u64]) -> WeakHandle {
