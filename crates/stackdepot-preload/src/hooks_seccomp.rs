@@ -129,6 +129,12 @@ extern "C" fn notice_syscall(number: libc::c_long, first: usize, second: usize) 
     }
 }
 
+/// Finds both real functions.
+pub fn look_up_all() {
+    look_up(&REAL_PRCTL, c"prctl");
+    look_up(&REAL_SYSCALL, c"syscall");
+}
+
 fn look_up(place: &AtomicPtr<c_void>, name: &core::ffi::CStr) {
     // SAFETY: a valid name.
     let function = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) };

@@ -66,7 +66,14 @@ macro_rules! handler_hooks {
             let ours = faults::action().sa_sigaction;
             if old == ours { libc::SIG_DFL } else { old }
         }
-    )*};
+    )*
+
+        /// Finds every real function.
+        pub fn look_up() {
+            find(&REAL_SIGACTION, c"sigaction");
+            $(find(&$real, $c_name);)*
+        }
+    };
 }
 
 handler_hooks! {
@@ -111,7 +118,7 @@ unsafe fn real_sigaction(signal: c_int, new: *const Action, old: *mut Action) ->
     }
 }
 
-/// The next definition of a name after ours, looked up once.
+/// The next definition of a name after ours, looked up once: by [`look_up`], if nobody asks earlier.
 fn find(place: &AtomicPtr<c_void>, name: &CStr) -> Option<*mut c_void> {
     let mut function = place.load(Ordering::Relaxed);
     if function.is_null() {

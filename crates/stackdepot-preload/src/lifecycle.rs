@@ -7,7 +7,12 @@
 
 #![allow(unsafe_code)] // entries of the loader's tables
 
-use crate::{check, environment, faults, process, thread};
+use core::ffi::c_void;
+use core::mem::transmute;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::{check, environment, faults, process, symbols, thread};
 
 #[cfg(not(test))]
 #[used]
@@ -20,6 +25,7 @@ static AT_START: unsafe extern "C" fn() = at_start;
 static AT_EXIT: unsafe extern "C" fn() = at_exit;
 
 unsafe extern "C" fn at_start() {
+    symbols::real();
     // The program that was started gets the run's first file, not a child that allocates earlier.
     if process::recorder().is_some() {
         faults::arm();
@@ -29,6 +35,36 @@ unsafe extern "C" fn at_start() {
     }
     // SAFETY: a function of the right type that stays loaded. Refused: one protection less.
     unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+}
+
+static REAL_FORK: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+
+/// The exported `_Fork`, the fork for signal handlers, which calls nobody in the child.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn _Fork() -> libc::pid_t {
+    look_up();
+    let real = REAL_FORK.load(Ordering::Relaxed);
+    if real.is_null() {
+        // SAFETY: the C library always has a valid errno for the calling thread.
+        unsafe { *libc::__errno_location() = libc::ENOSYS };
+        return -1;
+    }
+    // SAFETY: the C function of this name; forwards the program's own call.
+    let child = unsafe { transmute::<*mut c_void, extern "C" fn() -> libc::pid_t>(real)() };
+    if child == 0 {
+        // SAFETY: this is the child.
+        unsafe { in_child() };
+    }
+    child
+}
+
+/// Finds the real `_Fork`.
+pub fn look_up() {
+    if REAL_FORK.load(Ordering::Relaxed).is_null() {
+        // SAFETY: a valid name.
+        let function = unsafe { libc::dlsym(libc::RTLD_NEXT, c"_Fork".as_ptr()) };
+        REAL_FORK.store(function, Ordering::Relaxed);
+    }
 }
 
 /// A signal handler that interrupted a recording forked: the recording goes on in the child.

@@ -9,6 +9,8 @@ use core::ffi::{CStr, c_int, c_void};
 use core::mem::{MaybeUninit, transmute};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use crate::{hooks_seccomp, hooks_signals, lifecycle};
+
 type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
 type Free = unsafe extern "C" fn(*mut c_void);
 type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
@@ -199,6 +201,10 @@ fn find() -> Option<&'static Real> {
         return None;
     }
     let table = look_up()?;
+    // Now, too: later another thread may hold the loader's lock, and wait for the one that asks.
+    hooks_signals::look_up();
+    hooks_seccomp::look_up_all();
+    lifecycle::look_up();
     // The program must not find our misses in dlerror(): a look-up that succeeds forgets them.
     // dlerror() itself would translate its message, and a program's first malloc may come from
     // inside setlocale(), whose lock the translation takes.

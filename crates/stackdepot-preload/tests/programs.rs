@@ -239,6 +239,19 @@ fn libraries_come_and_go() {
 }
 
 #[test]
+fn loader_keeps_its_error_and_is_not_asked_late() {
+    let place = Place::new("loader");
+    let program = place.compile("loader.c");
+    let waiter = place.compile("waiter.c");
+    let recorded = place.record(
+        &program,
+        &[waiter.to_str().expect("a plain path")],
+        RUN_BYTES,
+    );
+    assert!(String::from_utf8_lossy(&recorded.stdout).ends_with("started\nopened\n"));
+}
+
+#[test]
 fn an_exec_chain_leaves_a_file_per_image() {
     let place = Place::new("chain");
     let program = place.compile("chain.c");

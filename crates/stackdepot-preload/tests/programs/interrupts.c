@@ -46,7 +46,7 @@ static void on_timer(int number, siginfo_t *info, void *context) {
   if (hits % 10 == 0) {
     int turn = hits / 10;
     uint64_t before = sum_of_region();
-    pid_t child = fork();
+    pid_t child = turn % 5 < 2 ? _Fork() : fork();
     if (child == 0) {
       // Of the children some have events of their own before they go on with what was interrupted.
       if (turn % 3)

@@ -86,7 +86,8 @@ impl Place {
         let status = Command::new(if is_cxx { "c++" } else { "cc" })
             .args(["-O1", "-g", "-w", "-fno-builtin", "-pthread"])
             .args(
-                (source == "plugin.c")
+                ["plugin.c", "waiter.c"]
+                    .contains(&source)
                     .then_some(["-shared", "-fPIC"])
                     .into_iter()
                     .flatten(),
