@@ -52,7 +52,7 @@ pub fn arm() {
     };
     STACK.store(stack.as_ptr(), Ordering::Relaxed);
     for signal in SIGNALS {
-        if hooks_signals::exchange(signal, is_default, Some(&action())) {
+        if hooks_signals::exchange(signal, is_default, Some(&action(signal))) {
             ARMED.fetch_or(1 << signal, Ordering::Relaxed);
         }
     }
@@ -75,22 +75,32 @@ pub fn is_armed(signal: c_int) -> bool {
 
 /// Whether an action is our handler.
 pub fn is_ours(action: &Action) -> bool {
-    action.sa_sigaction == on_fault as *const () as usize
+    is_handler(action.sa_sigaction)
+}
+
+/// Whether a handler is ours.
+pub fn is_handler(handler: usize) -> bool {
+    handler == on_fault as *const () as usize
 }
 
 fn is_default(action: &Action) -> bool {
     action.sa_sigaction == libc::SIG_DFL
 }
 
-/// Our handler as an action.
-pub fn action() -> Action {
+/// Our handler as an action for a signal.
+pub fn action(signal: c_int) -> Action {
     // SAFETY: all zeros is an action.
     let mut action: Action = unsafe { core::mem::zeroed() };
     // No handler of the program's may come in between, and jump away.
     // SAFETY: a place for a set of signals.
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
     action.sa_sigaction = on_fault as *const () as usize;
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESETHAND;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
+    // Elsewhere the program's own stack is good, and its alternate one may be gone: then the kernel
+    // would end the program by SIGSEGV instead.
+    if matches!(signal, libc::SIGSEGV | libc::SIGBUS) {
+        action.sa_flags |= libc::SA_ONSTACK;
+    }
     action
 }
 

@@ -28,7 +28,7 @@ pub unsafe extern "C" fn sigaction(signal: c_int, new: *const Action, old: *mut 
         // SAFETY: forwards the program's own call.
         return unsafe { real_sigaction(signal, new, old) };
     }
-    let ours = faults::action();
+    let ours = faults::action(signal);
     // SAFETY: null, or the program's action.
     let new = match unsafe { new.as_ref() } {
         Some(action) if action.sa_sigaction == libc::SIG_DFL => &raw const ours,
@@ -63,8 +63,7 @@ macro_rules! handler_hooks {
             };
             // SAFETY: the C function of this name; forwards the program's own call.
             let old = unsafe { transmute::<*mut c_void, Signal>(real)(signal, handler) };
-            let ours = faults::action().sa_sigaction;
-            if old == ours { libc::SIG_DFL } else { old }
+            if faults::is_handler(old) { libc::SIG_DFL } else { old }
         }
     )*
 
@@ -91,7 +90,7 @@ fn restore(signal: c_int) -> usize {
     // SAFETY: all zeros is an action.
     let mut old: Action = unsafe { core::mem::zeroed() };
     // SAFETY: valid actions.
-    match unsafe { real_sigaction(signal, &faults::action(), &raw mut old) } {
+    match unsafe { real_sigaction(signal, &faults::action(signal), &raw mut old) } {
         0 if faults::is_ours(&old) => libc::SIG_DFL,
         0 => old.sa_sigaction,
         _ => libc::SIG_ERR,

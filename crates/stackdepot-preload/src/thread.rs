@@ -491,6 +491,9 @@ impl Thread {
     /// First event of the thread, or of a forked process.
     #[cold]
     fn adopt(&self, recorder: &Recorder) {
+        // Where no memory is left the pool cannot grow, which is no error of the program's.
+        // SAFETY: the C library always has a valid errno for the calling thread.
+        let errno = unsafe { *libc::__errno_location() };
         // SAFETY: asks the kernel a number.
         self.tid
             .set(unsafe { libc::syscall(libc::SYS_gettid) } as u32);
@@ -507,6 +510,8 @@ impl Thread {
             self.epoch.set(recorder.epoch);
             recorder.region.counters.count(Counter::Threads);
         }
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = errno };
     }
 }
 

@@ -114,6 +114,7 @@ fn signal_without_a_memory_access_has_no_address() {
         ("not-canonical", libc::SIGSEGV),
         ("killed", libc::SIGSEGV),
         ("abort", libc::SIGABRT),
+        ("alternate-gone", libc::SIGABRT),
         ("twice", libc::SIGABRT),
         ("trap", libc::SIGILL),
         ("breakpoint", libc::SIGTRAP),
@@ -126,7 +127,7 @@ fn signal_without_a_memory_access_has_no_address() {
             (signal, None),
             "{way}"
         );
-        let is_sent = matches!(way, "killed" | "abort" | "twice");
+        let is_sent = matches!(way, "killed" | "abort" | "alternate-gone" | "twice");
         let sender = if is_sent { found.info().pid } else { 0 };
         assert_eq!(report.death.sender, sender, "{way}");
         assert!(own_frame_count(&found, report) >= 1, "{way}: {report:?}");

@@ -152,6 +152,16 @@ fn threads_come_and_go_by_the_thousand() {
 }
 
 #[test]
+fn errno_stays_where_memory_is_used_up() {
+    let place = Place::new("errnos");
+    let program = place.compile("errnos.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+    assert_eq!(found.counters().get(Counter::Threads), 101);
+}
+
+#[test]
 fn handlers_allocate_and_jump_away() {
     let place = Place::new("signals");
     let program = place.compile("signals.c");

@@ -106,6 +106,14 @@ static void overflow_seen(void) {
   overflow();
 }
 
+static void alternate_gone(void) {
+  void *memory = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  stack_t stack = {.ss_sp = memory, .ss_size = 1 << 16};
+  sigaltstack(&stack, NULL);
+  munmap(memory, 1 << 16);
+  abort();
+}
+
 static void leave(int signal) {
   puts("mine");
   _exit(3);
@@ -183,7 +191,7 @@ static const struct {
   {"freed", freed}, {"stale", stale}, {"written", written}, {"guarded", guarded}, {"null", null}, {"jump", jump},
   {"not-canonical", not_canonical}, {"garbage", garbage}, {"twice", twice}, {"abort", abort}, {"trap", trap},
   {"breakpoint", breakpoint}, {"divide", divide}, {"killed", killed}, {"thread", thread}, {"overflow", overflow},
-  {"overflow-seen", overflow_seen}, {"own", own}, {"passed-on", passed_on}, {"asked", asked},
+  {"overflow-seen", overflow_seen}, {"alternate-gone", alternate_gone}, {"own", own}, {"passed-on", passed_on}, {"asked", asked},
   {"children", children}, {"confined", confined},
 };
 
