@@ -4,8 +4,8 @@
 //! The attackers are tests of the core (`crates/stackdepot/tests/attack`); here are only their
 //! settings. Each prints its figures and fails when it finds something.
 
-use crate::Answer;
 use crate::house::House;
+use crate::{Answer, child};
 use std::process::Command;
 
 /// Attacks for some time: threads, handlers, forks, kills, reopens.
@@ -21,7 +21,7 @@ pub fn soak(house: &House, arguments: &[String]) -> Answer<bool> {
             cargo.env(variable, value.to_string());
         }
     }
-    passes(&mut cargo)
+    child::attacks("soak", &mut cargo)
 }
 
 /// Interrupts each operation at every instruction, or at one in `--sample`.
@@ -32,7 +32,8 @@ pub fn every_instruction(house: &House, arguments: &[String]) -> Answer<bool> {
         return Err(usage.to_owned());
     }
     let mut cargo = tests(house, "every_instruction");
-    passes(cargo.env("STACKDEPOT_SAMPLE", sample.to_string()))
+    cargo.env("STACKDEPOT_SAMPLE", sample.to_string());
+    child::attacks("every-instruction", &mut cargo)
 }
 
 /// Dies, or runs a handler, before every operation on a shared word.
@@ -40,7 +41,7 @@ pub fn fault(house: &House, arguments: &[String]) -> Answer<bool> {
     if !arguments.is_empty() {
         return Err("usage: cargo xtask fault".to_owned());
     }
-    passes(&mut fault_tests(house))
+    child::attacks("fault", &mut fault_tests(house))
 }
 
 /// The attack by faults, in a build folder of its own: its `cfg` would rebuild everything else.
@@ -77,9 +78,4 @@ fn value(arguments: &[String], option: &str, usage: &str) -> Answer<Option<u64>>
     given
         .map(|pair| pair[1].parse().map_err(|_| usage.to_owned()))
         .transpose()
-}
-
-fn passes(command: &mut Command) -> Answer<bool> {
-    let status = command.status().map_err(|e| format!("cargo: {e}"))?;
-    Ok(status.success())
 }

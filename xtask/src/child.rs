@@ -8,8 +8,9 @@ use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::wait;
+use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus, Output};
+use std::process::{Command, ExitStatus, Output, Stdio};
 
 /// A finished child.
 pub struct Ran {
@@ -68,6 +69,42 @@ pub fn must(command: &mut Command) -> Answer<Ran> {
         ran.status,
         ran.errors().trim_end()
     ))
+}
+
+/// Runs tests to the end with their output shown. Last comes a line with the figures of `attacker`, which
+/// are those of its lines that end in what was found, and how many tests passed. Answers
+/// whether all did.
+pub fn attacks(attacker: &str, tests: &mut Command) -> Answer<bool> {
+    let mut child = tests
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| cannot(tests, &e))?;
+    let begin = format!("{attacker}: ");
+    let (mut figures, mut passed, mut failed) = (String::new(), 0, 0);
+    let output = child.stdout.take().map(BufReader::new);
+    for line in output.into_iter().flat_map(BufRead::lines) {
+        let line = line.map_err(|e| format!("{attacker}: {e}"))?;
+        println!("{line}");
+        // Behind libtest's dots for the tests before.
+        let said = line.trim_start_matches('.').strip_prefix(&begin);
+        let is_figure = |said: &&str| said.ends_with("wrong 0") || said.ends_with("findings 0");
+        if let Some(said) = said.filter(is_figure) {
+            figures += &format!("{said}; ");
+        }
+        passed += number_before(&line, " passed");
+        failed += number_before(&line, " failed");
+    }
+    let status = child.wait().map_err(|e| format!("{attacker}: {e}"))?;
+    println!("{attacker}: {figures}{passed} tests passed, {failed} failed");
+    Ok(status.success() && passed > 0)
+}
+
+/// The number that stands before a word in libtest's line of results.
+fn number_before(line: &str, word: &str) -> u64 {
+    let result = line.strip_prefix("test result: ");
+    let before = result.and_then(|result| result.split_once(word));
+    let number = before.and_then(|(before, _)| before.rsplit(' ').next()?.parse().ok());
+    number.unwrap_or(0)
 }
 
 /// The line for a command that could not be started.

@@ -3,8 +3,8 @@
 //! The attacker is a test of the preload library (`crates/stackdepot-preload/tests/fork_storm.rs`),
 //! which says what is wrong; here is only how often it forks.
 
-use crate::Answer;
 use crate::house::House;
+use crate::{Answer, child};
 use std::process::Command;
 
 const USAGE: &str = "usage: cargo xtask fork-storm [--forks N]";
@@ -18,8 +18,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
         _ => return Err(USAGE.to_owned()),
     };
     let mut cargo = tests(house);
-    let status = cargo.env("STACKDEPOT_FORKS", forks).status();
-    Ok(status.map_err(|e| format!("cargo: {e}"))?.success())
+    child::attacks("fork-storm", cargo.env("STACKDEPOT_FORKS", forks))
 }
 
 /// A shorter storm, long enough for the planted bugs, with its figures shown.

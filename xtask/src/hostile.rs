@@ -4,7 +4,7 @@
 //! looks at and writes, so they are built with the atomics of faults, which can be watched.
 
 use crate::house::House;
-use crate::{Answer, attack};
+use crate::{Answer, attack, child};
 use std::process::Command;
 
 /// Runs all of them.
@@ -12,8 +12,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     if !arguments.is_empty() {
         return Err("usage: cargo xtask hostile".to_owned());
     }
-    let status = tests(house, "").status();
-    Ok(status.map_err(|e| format!("cargo: {e}"))?.success())
+    child::attacks("hostile", &mut tests(house, ""))
 }
 
 /// The tests whose name contains `filter`, or all, with their figures shown.

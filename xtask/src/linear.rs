@@ -5,7 +5,7 @@
 //! where faults strike, too, so it is built for these.
 
 use crate::house::House;
-use crate::{Answer, attack};
+use crate::{Answer, attack, child};
 use std::process::Command;
 
 const USAGE: &str = "usage: cargo xtask linear [--histories N]";
@@ -19,8 +19,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
         _ => return Err(USAGE.to_owned()),
     };
     let mut cargo = tests(house);
-    let status = cargo.env("STACKDEPOT_HISTORIES", histories).status();
-    Ok(status.map_err(|e| format!("cargo: {e}"))?.success())
+    child::attacks("linear", cargo.env("STACKDEPOT_HISTORIES", histories))
 }
 
 /// As many histories as every test run has, with its figures shown.

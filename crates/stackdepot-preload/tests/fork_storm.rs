@@ -76,7 +76,7 @@ fn parent_and_children_record_exactly_what_they_do() {
     );
     assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
     println!(
-        "fork storm: {} forks, {} children with {} events, {} of the parent, findings 0",
+        "fork-storm: {} forks, {} children with {} events, {} of the parent, findings 0",
         seen.forks, seen.children, seen.child_events, seen.parent_events
     );
 }
@@ -86,7 +86,7 @@ fn children_record_though_the_parent_was_unloading_a_library() {
     let place = Place::new("unloading");
     let seen = Storm::start(&place, forks() / 2, true).watch();
     println!(
-        "fork storm: {} forks while a library is unloaded, {} children with {} events, findings 0",
+        "fork-storm: {} forks while a library is unloaded, {} children with {} events, findings 0",
         seen.forks, seen.children, seen.child_events
     );
 }
