@@ -20,8 +20,10 @@ macro_rules! entry {
                 "mov rbp, rsp",
                 ".cfi_def_cfa_register rbp",
                 concat!("mov ", $register, ", rbp"),
+                // Hand-written code calls functions of C with any stack pointer, and they bear it.
+                "and rsp, -16",
                 "call {body}",
-                "pop rbp",
+                "leave",
                 ".cfi_def_cfa rsp, 8",
                 "ret",
                 ".cfi_endproc",

@@ -226,6 +226,27 @@ fn coroutine_stacks_may_go_away() {
 }
 
 #[test]
+fn smaller_stacks_may_take_the_place_of_others() {
+    let place = Place::new("holes");
+    let program = place.compile("holes.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    // Two for each stack, two more for the small ones; the output buffer.
+    assert_eq!(found.ring_stats().events, 300 * 2 + 150 * 2 + 1);
+    assert_eq!(live(&found).0, 1);
+}
+
+#[test]
+fn stack_pointer_need_not_be_aligned() {
+    let place = Place::new("misaligned");
+    let program = place.compile("misaligned.c");
+    place.record(&program, &[], RUN_BYTES);
+    let found = snapshot(&place.first());
+    // Of each round: two allocs, two frees, a realloc; the output buffer.
+    assert_eq!(found.ring_stats().events, 100 * 6 + 1);
+}
+
+#[test]
 fn libraries_come_and_go() {
     let place = Place::new("dlopens");
     let program = place.compile("dlopens.c");

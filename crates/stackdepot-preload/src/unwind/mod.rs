@@ -29,7 +29,6 @@ pub mod threads;
 mod words;
 
 pub use known::{Module, Sink};
-pub use stack::forget_all as forget_stacks;
 pub use step::Registers;
 pub use threads::{ThreadSlot, begin as thread_begin, end as thread_end};
 
@@ -126,6 +125,7 @@ static IS_READY: AtomicBool = AtomicBool::new(false);
 #[allow(unsafe_code)] // looks up a loader variable
 pub fn init(sink: &'static Sink) -> bool {
     known::set_sink(sink);
+    threads::init();
     // SAFETY: dlsym with a valid name.
     let stack_end = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_stack_end".as_ptr()) };
     let mut limit = libc::rlimit {

@@ -1,10 +1,11 @@
 //! Safe reads of stack words: which addresses may be read, proven before each read.
 //!
 //! Key type: [`StackRange`], a span of addresses known to be readable. The main thread's
-//! stack is known from the start (`__libc_stack_end`). Any other stack (threads, coroutines,
-//! signal stacks) is learnt page by page with a system call that only tests readability,
-//! once per page and thread, because [`crate::unwind::threads`] keeps the ranges. Garbage
-//! registers therefore end a walk; they never crash the program.
+//! stack is known from the start (`__libc_stack_end`). Any other stack is learnt page by page with a
+//! system call that only tests readability: of a thread's own stack each page once, because it
+//! stays as long as the thread; of others (coroutines, signal stacks), which may be unmapped at any
+//! time, in each walk. [`crate::unwind::threads`] keeps the ranges. Garbage registers therefore end
+//! a walk; they never crash the program.
 
 #![allow(unsafe_code)] // reads foreign stack memory; makes one raw system call
 
@@ -18,13 +19,15 @@ pub const ADDRESS_LIMIT: u64 = 1 << 47;
 const JOIN_PAGES: u64 = 16;
 /// Most readability tests per walk.
 const TEST_BUDGET: u32 = 64;
+/// Most pages of a stack that may be gone that are tested before a walk; those further out when needed.
+const RETESTED_PAGES: u64 = 8;
+/// Most pages of a thread's own stack that are tested at once: 8 MiB of them, each once.
+const OWN_PAGES: u64 = 2048;
 
 /// Where the main thread's stack ends (outer end), page-aligned; 0 until [`init`].
 static MAIN_END: AtomicU64 = AtomicU64::new(0);
 /// How far below its end the main thread's stack can reach: nothing else is mapped there.
 static MAIN_BYTES: AtomicU64 = AtomicU64::new(0);
-/// Raised when stacks may have been unmapped; ranges learnt under an older value are void.
-static STACKS_EPOCH: AtomicU64 = AtomicU64::new(1);
 
 /// Notes where the main thread's stack lies: `stack_end` is glibc's `__libc_stack_end`,
 /// `limit_bytes` the soft limit of the stack at start-up.
@@ -36,19 +39,6 @@ pub fn init(stack_end: u64, limit_bytes: u64) {
     MAIN_BYTES.store((limit_bytes / 4 * 3).min(1 << 30), Ordering::Relaxed);
     // ORDERING: Release, with the Acquire in `StackRange::around`: carries MAIN_BYTES.
     MAIN_END.store(end, Ordering::Release);
-}
-
-/// Forgets all learnt ranges: memory that may have held a stack was unmapped.
-pub fn forget_all() {
-    // ORDERING: Relaxed: the caller unmaps later in its own program order; another thread
-    // whose stack goes away under its feet is the program's error, not ours.
-    STACKS_EPOCH.fetch_add(1, Ordering::Relaxed);
-}
-
-/// The present epoch of learnt ranges.
-#[inline]
-pub fn stacks_epoch() -> u64 {
-    STACKS_EPOCH.load(Ordering::Relaxed)
 }
 
 /// Addresses `low..high`, every byte of which is readable.
@@ -87,6 +77,35 @@ impl StackRange {
             low: sp & !(PAGE_BYTES - 1),
             high: end,
         })
+    }
+
+    /// What can still be read of a stack that may be gone, from the page of `sp` outwards.
+    pub fn retested_from(self, sp: u64) -> StackRange {
+        let low = sp & !(PAGE_BYTES - 1);
+        let end = self.high.min(low + RETESTED_PAGES * PAGE_BYTES);
+        let mut high = low;
+        while high < end && is_readable(high) {
+            high += PAGE_BYTES;
+        }
+        match high == low {
+            true => StackRange::EMPTY,
+            false => StackRange { low, high },
+        }
+    }
+
+    /// The range and all pages outwards of it up to the one before `end`; `None` unless all can be read.
+    pub fn joined_to(self, end: u64) -> Option<StackRange> {
+        let mut high = self.high;
+        if end.saturating_sub(high) > OWN_PAGES * PAGE_BYTES {
+            return None;
+        }
+        while high < end {
+            if !is_readable(high) {
+                return None;
+            }
+            high += PAGE_BYTES;
+        }
+        Some(StackRange { high, ..self })
     }
 
     /// Whether this is (part of) the main thread's stack, whose bounds need no learning.
@@ -192,8 +211,8 @@ impl StackReader {
             return None;
         }
         // SAFETY: the address is aligned and inside memory that is mapped readable: the main
-        // stack from a live stack pointer up, or pages that were tested (and are void once
-        // `forget_all` is called). Volatile: the words belong to other code's frames.
+        // stack from a live stack pointer up, pages of the thread's own stack that were tested, or
+        // others that were tested in this walk. Volatile: the words belong to other code's frames.
         Some(unsafe { core::ptr::read_volatile(address as *const u64) })
     }
 

@@ -8,11 +8,12 @@
 
 #![allow(unsafe_code)] // hands out exclusive access to pool cells under a flag
 
+use super::gate;
 use super::memo::Memo;
 use super::paths::Paths;
-use super::stack::{StackRange, stacks_epoch};
+use super::stack::StackRange;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 /// Threads that can hold a slot at once; others unwind without memory of their own.
 pub const SLOT_COUNT: usize = 4096;
@@ -20,7 +21,7 @@ pub const SLOT_COUNT: usize = 4096;
 pub const MEMO_COUNT: usize = 96;
 /// Tables of paths, for the threads with the first memos; others do not know their stacks again.
 const PATHS_COUNT: usize = 32;
-const RANGE_COUNT: usize = 4;
+const OTHER_COUNT: usize = 4;
 
 const FREE: u32 = 0;
 const IDLE: u32 = 1;
@@ -35,16 +36,19 @@ pub struct ThreadSlot(u32);
 pub struct ThreadMemory {
     /// Index of the thread's memo + 1; 0: none.
     memo: u32,
-    ranges: [StackRange; RANGE_COUNT],
-    next_range: usize,
-    stacks_epoch: u64,
+    /// Of the thread's own stack, which stays until the thread ends; its outer end is known to be that
+    /// of the mapping, where the thread's control block lies.
+    own: StackRange,
+    /// Of other stacks, which may have gone.
+    others: [StackRange; OTHER_COUNT],
+    next_other: usize,
 }
 
 const NOTHING: ThreadMemory = ThreadMemory {
     memo: 0,
-    ranges: [StackRange::EMPTY; RANGE_COUNT],
-    next_range: 0,
-    stacks_epoch: 0,
+    own: StackRange::EMPTY,
+    others: [StackRange::EMPTY; OTHER_COUNT],
+    next_other: 0,
 };
 
 #[repr(align(64))]
@@ -80,6 +84,13 @@ static PATHS: [PathsCell; PATHS_COUNT] =
 static MEMO_FLAGS: [AtomicU32; MEMO_COUNT] = [const { AtomicU32::new(FREE) }; MEMO_COUNT];
 /// Where the next search for a free slot starts.
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// The control block of the main thread, which does not lie on its stack.
+static MAIN_BLOCK: AtomicU64 = AtomicU64::new(0);
+
+/// To be called once, by the main thread.
+pub fn init() {
+    MAIN_BLOCK.store(gate::thread_pointer(), Ordering::Relaxed);
+}
 
 /// Claims a slot for the calling thread; `None` when all are taken. To be released by [`end`]
 /// at the thread's end.
@@ -200,38 +211,65 @@ impl Drop for Entered {
 }
 
 impl ThreadMemory {
-    /// The range learnt earlier that holds `sp`, or the empty one.
+    /// What is known to be readable of the stack that holds `sp`; maybe nothing.
     #[inline]
-    pub fn known_range(&mut self, sp: u64) -> StackRange {
-        let now = stacks_epoch();
-        if self.stacks_epoch != now {
-            self.ranges = [StackRange::EMPTY; RANGE_COUNT];
-            self.stacks_epoch = now;
+    pub fn known_range(&self, sp: u64) -> StackRange {
+        match self.own.contains(sp) {
+            true => self.own,
+            false => self.known_of_others(sp),
         }
-        self.ranges
-            .iter()
-            .copied()
-            .find(|range| range.contains(sp))
-            .unwrap_or(StackRange::EMPTY)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn known_of_others(&self, sp: u64) -> StackRange {
+        let known = self.others.iter().find(|range| range.contains(sp));
+        known.map_or(StackRange::EMPTY, |range| range.retested_from(sp))
     }
 
     /// Keeps what a walk learnt about the stack that it started on.
     #[inline]
     pub fn keep_range(&mut self, before: StackRange, after: StackRange) {
-        if before == after || after.is_main() || after == StackRange::EMPTY {
+        if before != after && !after.is_main() && after != StackRange::EMPTY {
+            self.keep(after);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn keep(&mut self, range: StackRange) {
+        if let Some(own) = self.as_own(range) {
+            self.own = own;
             return;
         }
-        let at = self
-            .ranges
-            .iter()
-            .position(|range| *range == before || after.contains(range.low));
-        let at = at.unwrap_or_else(|| {
-            self.next_range = (self.next_range + 1) % RANGE_COUNT;
-            self.next_range
+        let mut others = self.others.iter();
+        let is_same = |other: &StackRange| other.contains(range.low) || range.contains(other.low);
+        let at = others.position(is_same).unwrap_or_else(|| {
+            self.next_other = (self.next_other + 1) % OTHER_COUNT;
+            self.next_other
         });
-        if let Some(range) = self.ranges.get_mut(at) {
-            *range = after;
+        if let Some(other) = self.others.get_mut(at) {
+            *other = range;
         }
+    }
+
+    /// The own stack with this range, if it is part of it: then nothing unreadable, such as the guard
+    /// below a stack, lies between the two, or between it and the control block.
+    fn as_own(&self, range: StackRange) -> Option<StackRange> {
+        let block = gate::thread_pointer();
+        if block == MAIN_BLOCK.load(Ordering::Relaxed) || range.low > block {
+            return None;
+        }
+        let is_known = self.own != StackRange::EMPTY;
+        let end = if is_known { self.own.low } else { block + 1 };
+        let joined = range.joined_to(end)?;
+        Some(StackRange {
+            low: match is_known {
+                true => joined.low.min(self.own.low),
+                false => joined.low,
+            },
+            high: joined.high.max(self.own.high),
+        })
     }
 }
 
