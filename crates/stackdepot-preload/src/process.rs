@@ -241,7 +241,10 @@ fn start_on_own_stack() -> Option<&'static Recorder> {
     extern "C" fn on_stack(_: *mut c_void) {
         start();
     }
-    let base = memory::map(START_STACK_BYTES)?;
+    let Some(base) = memory::map(START_STACK_BYTES) else {
+        count_unrecorded();
+        return None;
+    };
     // SAFETY: fresh pages; nothing unwinds or is interrupted there: no panics, signals are blocked.
     unsafe { memory::call_on(base.as_ptr(), START_STACK_BYTES, on_stack, null_mut()) };
     memory::unmap(base.as_ptr(), START_STACK_BYTES);
@@ -324,9 +327,11 @@ fn publish(
     sampling: ByteSampling,
     check_interval: u32,
 ) -> Option<&'static Recorder> {
-    let place = memory::map(size_of::<Recorder>())?
-        .cast::<Recorder>()
-        .as_ptr();
+    let Some(place) = memory::map(size_of::<Recorder>()) else {
+        count_unrecorded();
+        return None;
+    };
+    let place = place.cast::<Recorder>().as_ptr();
     // SAFETY: fresh pages of zeros, large enough, page-aligned; zeros are a valid `Path`.
     let recorder: &'static Recorder = unsafe {
         (&raw mut (*place).region).write(region);

@@ -115,9 +115,9 @@ fn confined_children_go_unrecorded_and_are_counted() {
     let found = snapshot(&place.first());
     assert_eq!(found.ring_stats().events, 2000);
     let counts = found.ledger_counts();
-    // Small files, two filters, and the strict one that stops after it began; without privileges
+    // Small files, no memory, two filters, and the strict one that stops after it began; without privileges
     // only where the test itself has some.
-    let expected = if is_root() { 5 } else { 4 };
+    let expected = if is_root() { 6 } else { 5 };
     assert_eq!(counts.children_unrecorded, expected, "{counts:?}");
 }
 

@@ -19,8 +19,8 @@ pub const ADDRESS_LIMIT: u64 = 1 << 47;
 const JOIN_PAGES: u64 = 16;
 /// Most readability tests per walk.
 const TEST_BUDGET: u32 = 64;
-/// Most pages of a stack that may be gone that are tested before a walk; those further out when needed.
-const RETESTED_PAGES: u64 = 8;
+/// Most pages of a stack that may be gone that are tested before a walk: all that the last one needed.
+const RETESTED_PAGES: u64 = 64;
 /// Most pages of a thread's own stack that are tested at once: 8 MiB of them, each once.
 const OWN_PAGES: u64 = 2048;
 

@@ -87,9 +87,13 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// The control block of the main thread, which does not lie on its stack.
 static MAIN_BLOCK: AtomicU64 = AtomicU64::new(0);
 
-/// To be called once, by the main thread.
+/// To be called once, by the main thread; another one changes nothing.
 pub fn init() {
-    MAIN_BLOCK.store(gate::thread_pointer(), Ordering::Relaxed);
+    // SAFETY: plain questions.
+    let is_main = unsafe { libc::syscall(libc::SYS_gettid) == libc::getpid().into() };
+    if is_main {
+        MAIN_BLOCK.store(gate::thread_pointer(), Ordering::Relaxed);
+    }
 }
 
 /// Claims a slot for the calling thread; `None` when all are taken. To be released by [`end`]

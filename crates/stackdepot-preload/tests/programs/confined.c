@@ -1,4 +1,5 @@
-// Children that may not make a file: no privileges, seccomp, file size limit, closed descriptors.
+// Children that may not make a file: no privileges, seccomp, limits of file size and memory, closed
+// descriptors.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -44,6 +45,12 @@ static void small_files(void) {
   struct rlimit limit = {4096, 4096};
   setrlimit(RLIMIT_FSIZE, &limit);
 }
+static void no_memory(void) {
+  struct rlimit limit;
+  getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = 4096;
+  setrlimit(RLIMIT_AS, &limit);
+}
 static void close_all(void) {
   for (int fd = 3; fd < 1024; fd++) close(fd);
 }
@@ -86,6 +93,7 @@ int main(void) {
   in_child("free", nothing, _exit);
   in_child("nobody", drop, _exit);
   in_child("small files", small_files, _exit);
+  in_child("no memory", no_memory, _exit);
   in_child("closed", close_all, _exit);
   in_child("strict", strict, raw_exit);
   in_child("filter", filter, _exit);
