@@ -18,8 +18,8 @@ use stackdepot::RUN_FRAMES;
 pub const MOST_FRAMES: usize = 64;
 /// Most words of a stack with what fills it up.
 pub const MOST_WORDS: usize = padded_length(MOST_FRAMES);
-/// Frames that are copied at once: more, and the compiler calls a function for it.
-const CHUNK: usize = 5;
+/// Frames that are copied at once: more, and the compiler calls a function for it, or repeats a slow instruction.
+const HALF: usize = RUN_FRAMES / 2;
 /// In the lower half of a filling word: how many there are, 1 to ten.
 const COUNT_MASK: u32 = 0xf;
 /// In the lower half of a filling word: the stack was cut.
@@ -62,20 +62,8 @@ impl Padded {
         let mark = (length - kept.len()) as u32 | if is_cut { CUT } else { 0 };
         let filler = (outermost & UPPER_HALF) | u64::from(mark);
         // The last ten words first: they end in the filling ones, and frames take the others.
-        for place in words.iter_mut().rev().take(RUN_FRAMES) {
-            place.write(filler);
-        }
-        let (chunks, rest) = kept.as_chunks::<CHUNK>();
-        let (places, rest_places) = words.as_chunks_mut::<CHUNK>();
-        for (place, chunk) in places.iter_mut().zip(chunks) {
-            *place = chunk.map(MaybeUninit::new);
-        }
-        let last = places
-            .get_mut(chunks.len())
-            .map_or(rest_places, |place| place);
-        for (place, frame) in last.iter_mut().zip(rest) {
-            place.write(*frame);
-        }
+        *words.last_chunk_mut()? = [MaybeUninit::new(filler); RUN_FRAMES];
+        copy_in(words, kept)?;
         // SAFETY: the last ten words were written, and the frames before them: of `length` words
         // there are at most ten more than frames.
         Some(unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), length) })
@@ -85,6 +73,40 @@ impl Padded {
     pub const fn zeroed() -> [u64; MOST_WORDS] {
         [0; MOST_WORDS]
     }
+}
+
+/// Copies frames to the beginning of a place that has room for them. All but very short stacks without a
+/// loop over single frames, whose end a processor does not foresee: the last chunk overlaps the one before.
+#[inline(always)]
+fn copy_in(words: &mut [MaybeUninit<u64>], frames: &[u64]) -> Option<()> {
+    let places = words.get_mut(..frames.len())?;
+    if frames.len() < HALF {
+        for (place, frame) in places.iter_mut().zip(frames) {
+            place.write(*frame);
+        }
+    } else if frames.len() < RUN_FRAMES {
+        copy_half(places.first_chunk_mut()?, frames.first_chunk()?);
+        copy_half(places.last_chunk_mut()?, frames.last_chunk()?);
+    } else {
+        let runs = frames.as_chunks::<RUN_FRAMES>().0;
+        for (place, run) in places.as_chunks_mut::<RUN_FRAMES>().0.iter_mut().zip(runs) {
+            copy_run(place, run)?;
+        }
+        copy_run(places.last_chunk_mut()?, frames.last_chunk()?)?;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn copy_run(place: &mut [MaybeUninit<u64>; RUN_FRAMES], run: &[u64; RUN_FRAMES]) -> Option<()> {
+    copy_half(place.first_chunk_mut()?, run.first_chunk()?);
+    copy_half(place.last_chunk_mut()?, run.last_chunk()?);
+    Some(())
+}
+
+#[inline(always)]
+fn copy_half(place: &mut [MaybeUninit<u64>; HALF], half: &[u64; HALF]) {
+    *place = half.map(MaybeUninit::new);
 }
 
 /// How many of a stack's words are frames, by its outermost word.

@@ -51,7 +51,7 @@ pub fn run(house: &House, arguments: &[String]) -> Answer<bool> {
     std::fs::create_dir_all(&place.work).map_err(|e| format!("{}: {e}", place.work.display()))?;
     packages::install(&place, kernels.contains(&Arch::X86))?;
     let object = object::build(&place)?;
-    println!("kernel: {}", object.display());
+    println!("kernel: {}", object.any.display());
     source::prepare(&place, &object)?;
     let initramfs = boot::initramfs(&place)?;
     let mut is_right = true;

@@ -32,8 +32,20 @@ const SCRIPT: &str = "SECTIONS {
 /// What the compiler's own library defines weakly: the kernel's are instrumented, ours stay.
 const WEAK: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
-/// Builds the object and checks it; answers where it lies.
-pub fn build(place: &Place) -> Answer<PathBuf> {
+/// The prefix of a locked instruction, and one that does nothing to it.
+const LOCK: u8 = 0xf0;
+const NO_LOCK: u8 = 0x3e;
+
+/// The core as the kernel gets it.
+pub struct Object {
+    /// For any number of processors.
+    pub any: PathBuf,
+    /// For one processor.
+    pub single: PathBuf,
+}
+
+/// Builds the object and checks it.
+pub fn build(place: &Place) -> Answer<Object> {
     let library = compile(place)?;
     let script = place.work.join("core/merge.lds");
     let linked = place.work.join("core/core.o");
@@ -49,7 +61,13 @@ pub fn build(place: &Place) -> Answer<PathBuf> {
     child::must(ld.arg("-o").arg(&linked))?;
     tidy(&linked)?;
     check(&linked)?;
-    Ok(linked)
+    let single = place.work.join("core/core_up.o");
+    fs::copy(&linked, &single).map_err(|e| format!("{}: {e}", single.display()))?;
+    unlock(&single)?;
+    Ok(Object {
+        any: linked,
+        single,
+    })
 }
 
 /// Leaves only our names global, and no names of source files: objtool takes an object with several for
@@ -118,6 +136,47 @@ fn symbols(file: &Path) -> Answer<Vec<(String, String)>> {
         .collect())
 }
 
+/// The same object for a kernel of one processor, which needs no bus lock: the prefix of each locked
+/// instruction becomes one that does nothing, as Linux does at boot with its own (`alternatives_smp_unlock`).
+fn unlock(object: &Path) -> Answer<()> {
+    let said = |program: &str, options: &[&str]| {
+        child::must(Command::new(program).args(options).arg(object))
+            .map(|ran| String::from_utf8_lossy(&ran.stdout).into_owned())
+    };
+    let disassemble = || said("objdump", &["-dw", "--no-show-raw-insn", "-j", ".text"]);
+    let start = text_offset(&said("readelf", &["-SW"])?).ok_or("the object has no .text")?;
+    let mut bytes = fs::read(object).map_err(|e| format!("{}: {e}", object.display()))?;
+    let locked = locked(&disassemble()?);
+    for address in &locked {
+        let byte = bytes.get_mut(start + address).filter(|byte| **byte == LOCK);
+        *byte.ok_or(format!("no lock prefix at {address:#x}"))? = NO_LOCK;
+    }
+    fs::write(object, bytes).map_err(|e| format!("{}: {e}", object.display()))?;
+    if locked.is_empty() || !self::locked(&disassemble()?).is_empty() {
+        return Err("the core's locked instructions were not found".to_owned());
+    }
+    Ok(())
+}
+
+/// Where the code lies in the file, as `readelf -SW` says.
+fn text_offset(sections: &str) -> Option<usize> {
+    let line = sections
+        .lines()
+        .find_map(|line| line.split_once("] .text "))?;
+    let offset = line.1.split_whitespace().nth(2)?;
+    usize::from_str_radix(offset, 16).ok()
+}
+
+/// The addresses of locked instructions, as `objdump` writes them.
+fn locked(code: &str) -> Vec<usize> {
+    let address = |line: &str| {
+        let (address, instruction) = line.split_once(':')?;
+        instruction.trim_start().strip_prefix("lock ")?;
+        usize::from_str_radix(address.trim(), 16).ok()
+    };
+    code.lines().filter_map(address).collect()
+}
+
 /// What must be true of code in the kernel.
 fn check(object: &Path) -> Answer<()> {
     for (kind, name) in symbols(object)? {
@@ -151,4 +210,20 @@ fn check(object: &Path) -> Answer<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locked_instructions_and_the_place_of_code_are_found() {
+        let code = "0000000000000010 <sdc_put>:\n      10:\tlock xadd %rax,(%rdi)\n      15:\tret\n\
+                    \u{20}    1f2:\tlock orl $0x0,(%rsp)\n";
+        assert_eq!(locked(code), [0x10, 0x1f2]);
+        let sections =
+            "  [ 1] .text             PROGBITS        0000000000000000 001000 006b10 00  AX";
+        assert_eq!(text_offset(sections), Some(0x1000));
+        assert_eq!(text_offset("  [ 2] .rela.text RELA 0 1 2"), None);
+    }
 }

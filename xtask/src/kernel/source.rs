@@ -4,6 +4,7 @@
 //! of those; only what differs from the tree is then copied over it, so that `make` sees no other change.
 
 use super::Place;
+use super::object::Object;
 use crate::{Answer, child};
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Unpacks the source if it is not there, and brings patches and files up to date.
-pub fn prepare(place: &Place, object: &Path) -> Answer<()> {
+pub fn prepare(place: &Place, object: &Object) -> Answer<()> {
     let tree = tree(place);
     if !tree.join("Makefile").is_file() {
         println!("kernel: unpacking the source");
@@ -28,7 +29,9 @@ pub fn prepare(place: &Place, object: &Path) -> Answer<()> {
             .map_err(|e| e.to_string())?;
         copy_if_changed(&file, &tree.join(name))?;
     }
-    copy_if_changed(object, &tree.join("lib/stackdepot_rs/core.o_shipped"))
+    let folder = tree.join("lib/stackdepot_rs");
+    copy_if_changed(&object.any, &folder.join("core.o_shipped"))?;
+    copy_if_changed(&object.single, &folder.join("core_up.o_shipped"))
 }
 
 /// The source folder.
