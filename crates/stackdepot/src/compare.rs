@@ -319,7 +319,7 @@ mod scalar {
             left_over |= right;
             difference |= cell.load(Ordering::Relaxed) ^ (right << 32 | left);
         }
-        left_over >> 32 == 0 && difference == 0
+        left_over >> 32 | difference == 0
     }
 
     /// Compares the frames pair by pair without a branch: differences add up.

@@ -132,7 +132,10 @@ impl Hasher {
         links: [u64; 2],
         note: impl FnMut(u64),
     ) -> u64 {
-        link_runs(start, full, tail, links, |run| self.run(run), note)
+        // Most stacks have a run or two: ten keys are not worth loading, and storing for want of
+        // registers, before the loop.
+        let hash_run = |run: &Run| core::hint::black_box(self).run(run);
+        link_runs(start, full, tail, links, hash_run, note)
     }
 
     #[inline(always)]

@@ -37,13 +37,47 @@ impl<'r> Region<'r> {
         if frames.is_empty() {
             return Err(SaveError::Empty);
         }
-        let stack = Stack::new(frames, self.max_frames as usize);
+        let most_frames = self.max_frames as usize;
+        if let Some(stack) = Stack::of_full_runs(frames, most_frames) {
+            let hash = stack.hash(hasher);
+            return self
+                .save_home(&stack, hash, hold)
+                .unwrap_or_else(|| self.save_displaced_frames(hasher, frames, hash, hold));
+        }
+        let stack = Stack::new(frames, most_frames);
         if stack.is_cut {
             count(&self.header.counters.truncated);
         }
         let hash = stack.hash(hasher);
         self.save_hashed(hasher, &stack, hash, hold)
             .unwrap_or(Err(SaveError::Contended))
+    }
+
+    /// The save of full runs that are not at home in the index. Cuts them again, so that a hit has
+    /// its stack in registers.
+    #[inline(never)]
+    fn save_displaced_frames(
+        &self,
+        hasher: &Hasher,
+        frames: &[u64],
+        hash: u64,
+        hold: Hold,
+    ) -> Result<Saved, SaveError> {
+        let stack = Stack::of_full_runs(frames, self.max_frames as usize);
+        stack
+            .and_then(|stack| self.save_displaced(hasher, &stack, hash, hold))
+            .unwrap_or(Err(SaveError::Contended))
+    }
+
+    /// The save of a stack that is at home in the index; `None` for any other.
+    #[inline(always)]
+    fn save_home(
+        &self,
+        stack: &Stack<'_>,
+        hash: u64,
+        hold: Hold,
+    ) -> Option<Result<Saved, SaveError>> {
+        self.save_found(&self.find_home(stack, hash)?, hold)
     }
 
     /// Finds or adds a stack of which the hash is known; `None` when its base is gone.
@@ -55,12 +89,8 @@ impl<'r> Region<'r> {
         hash: u64,
         hold: Hold,
     ) -> Option<Result<Saved, SaveError>> {
-        if let Some(found) = self.find_home(stack, hash)
-            && let Some(answer) = self.save_found(&found, hold)
-        {
-            return Some(answer);
-        }
-        self.save_displaced(hasher, stack, hash, hold)
+        self.save_home(stack, hash, hold)
+            .or_else(|| self.save_displaced(hasher, stack, hash, hold))
     }
 
     /// The save of a stack that is not at home in the index, mostly because it is new.
@@ -236,7 +266,7 @@ impl<'r> Region<'r> {
             let node = NewNode {
                 parent: held,
                 hash: *hash,
-                run,
+                run: *run,
                 length,
                 is_cut: stack.is_cut,
             };

@@ -90,6 +90,20 @@ impl<'f> Stack<'f> {
         }
     }
 
+    /// A stack of full runs only that is not cut; `None` for any other. Callers that fill their stacks
+    /// up have no others: then nothing of a tail is left in what is compiled.
+    #[inline(always)]
+    pub fn of_full_runs(frames: &'f [u64], max_frames: usize) -> Option<Stack<'f>> {
+        let (tail, full) = frames.as_rchunks::<RUN_FRAMES>();
+        (tail.is_empty() && frames.len() <= max_frames).then_some(Stack {
+            tail: [0; RUN_FRAMES],
+            tail_length: 0,
+            full,
+            is_cut: false,
+            base: Base::ROOT,
+        })
+    }
+
     /// A stack that is not cut, with its outermost runs left to an ancestor; `None` when nothing
     /// would be left below it. Built in place: a stack that is copied waits for its own padding.
     #[inline(always)]
@@ -157,10 +171,10 @@ impl<'f> Stack<'f> {
     }
 
     /// The run at a level and how many of its words count.
-    pub fn run(&self, level: usize) -> (Run, usize) {
+    pub fn run(&self, level: usize) -> (&Run, usize) {
         self.prefix(level)
-            .map_or((self.tail, self.tail_length), |prefix| {
-                (*prefix.run, prefix.length)
+            .map_or((&self.tail, self.tail_length), |prefix| {
+                (prefix.run, prefix.length)
             })
     }
 
