@@ -5,6 +5,11 @@
 //! process at the same instruction. It looks at the bytes as a kill would leave them here (a
 //! reader checks them, a writer reopens a copy), then does what a handler does on the same
 //! region, returns into the operation, and audits everything at its end. The parent steps on.
+//!
+//! A copy is what a kill leaves if all that a process does to shared memory is in the memory when it
+//! dies. So at some instructions a process that works on shared memory is killed for real, and
+//! those who come after it look at that memory.
+//!
 //! `cargo xtask every-instruction [--sample N]`; as a test it takes a sample.
 
 use std::cell::Cell;
@@ -18,6 +23,8 @@ use crate::stacks::Known;
 
 /// One in so many instructions is tried unless `STACKDEPOT_SAMPLE` says otherwise.
 const SAMPLE: u64 = 23;
+/// Of those that are tried, a process is killed for real at one in so many.
+const KILL_STRIDE: u64 = 37;
 /// Bit of the flags register: stop after each instruction.
 const TRAP_FLAG: i64 = 1 << 8;
 /// Nothing that a child does takes longer; then it hangs.
@@ -31,6 +38,7 @@ const INSTRUCTIONS: usize = 0;
 const TRIED: usize = 1;
 const STACKS: usize = 2;
 const FOUND: usize = 3;
+const KILLED: usize = 4;
 
 /// One operation being stepped through.
 struct Stage<'a> {
@@ -41,6 +49,8 @@ struct Stage<'a> {
     instruction: Cell<u64>,
     /// In a forked child: the instruction at which it was made.
     interrupted_at: Cell<Option<u64>>,
+    /// The instruction at which this process kills itself.
+    dies_at: Option<u64>,
     tally: &'a [AtomicU64],
     findings: &'a Findings,
 }
@@ -56,6 +66,13 @@ impl Stage<'_> {
     fn stop(&self, context: &mut libc::ucontext_t) {
         let instruction = self.instruction.get() + 1;
         self.instruction.set(instruction);
+        if let Some(last) = self.dies_at {
+            if instruction == last {
+                // SAFETY: ends this process here and now.
+                unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            }
+            return;
+        }
         self.count(INSTRUCTIONS, 1);
         if !instruction.is_multiple_of(self.sample) {
             return;
@@ -152,8 +169,6 @@ fn clear_trap_flag() {
 
 /// Steps through one operation; the children return here, too, and end.
 fn step_through(operation: &Operation, stage: &Stage<'_>) {
-    // Once before: what the loader and the processor do the first time is not of interest.
-    (operation.run)(&stage.scene.again()).unwrap();
     STAGE.store(
         std::ptr::from_ref(stage).cast_mut().cast(),
         Ordering::Relaxed,
@@ -165,6 +180,31 @@ fn step_through(operation: &Operation, stage: &Stage<'_>) {
     if stage.interrupted_at.get().is_some() {
         stage.conclude("end", stage.scene.check_at_rest(stage.known, false));
         end(0);
+    }
+}
+
+/// Lets a process step through the operation on shared memory until it is killed, at one instruction
+/// after the other, and looks at what it left.
+fn kill_on_the_way(operation: &Operation, stage: &Stage<'_>) {
+    let shared = Shared::new(stage.scene.bytes());
+    for last in (1..).map(|number| number * KILL_STRIDE * stage.sample) {
+        let scene = stage.scene.in_shared(&shared);
+        let killed = Stage {
+            scene: &scene,
+            instruction: Cell::new(0),
+            interrupted_at: Cell::new(None),
+            dies_at: Some(last),
+            ..*stage
+        };
+        if Child::fork(|| step_through(operation, &killed)).ended_well() {
+            return;
+        }
+        stage.count(KILLED, 1);
+        let left = stage.scene.left_in(&shared);
+        stage.interrupted_at.set(Some(last));
+        stage.conclude("left by a kill", left.check_readable(stage.known));
+        stage.conclude("reopened after a kill", left.check_reopened(stage.known));
+        stage.interrupted_at.set(None);
     }
 }
 
@@ -188,9 +228,13 @@ fn an_operation_may_be_interrupted_or_killed_at_any_instruction() {
                 sample,
                 instruction: Cell::new(0),
                 interrupted_at: Cell::new(None),
+                dies_at: None,
                 tally: tally.words(),
                 findings: &findings,
             };
+            // Once before: what the loader and the processor do the first time is not of interest.
+            (operation.run)(&scene.again()).unwrap();
+            kill_on_the_way(operation, &stage);
             step_through(operation, &stage);
             println!(
                 "every-instruction: {}: {} instructions",
@@ -203,9 +247,10 @@ fn an_operation_may_be_interrupted_or_killed_at_any_instruction() {
     let count = |word: usize| tally.words()[word].load(Ordering::Relaxed);
     let (instructions, tried) = (count(INSTRUCTIONS), count(TRIED));
     println!(
-        "every-instruction: {instructions} instructions, {tried} interrupted and killed, {} stacks checked, findings {}",
+        "every-instruction: {instructions} instructions, {tried} interrupted, {} killed for real, {} stacks checked, findings {}",
+        count(KILLED),
         count(STACKS),
         count(FOUND)
     );
-    assert!(tried > 100 && count(FOUND) == 0);
+    assert!(tried > 100 && count(KILLED) > 20 && count(FOUND) == 0);
 }

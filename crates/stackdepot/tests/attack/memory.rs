@@ -81,6 +81,11 @@ impl Copied {
         unsafe { std::slice::from_raw_parts_mut(self.0.as_mut_ptr().cast(), count) }
     }
 
+    pub fn words(&self) -> &[u64] {
+        // SAFETY: lines are 64 plain bytes, aligned to 64.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), self.0.len() * 8) }
+    }
+
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: lines are 64 plain bytes.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr().cast(), size_of_val(&self.0[..])) }

@@ -5,6 +5,7 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::yield_now;
 
 use stackdepot::{Config, Depot, Handle, Hold, Line, WeakHandle};
 
@@ -38,6 +39,30 @@ const ORDINARY: Attack = Attack {
     generation_limit: u32::MAX,
     lease_ticks: 0,
 };
+
+/// Looks at a start line before the processor goes to somebody else.
+const START_SPINS: u64 = 10_000;
+
+/// Lets threads go at the same moment: a barrier wakes them one after the other, which takes longer
+/// than a save.
+struct StartLine {
+    thread_count: u64,
+    arrived: AtomicU64,
+}
+
+impl StartLine {
+    /// Waits until all threads have come to this round, counted from 0.
+    fn wait(&self, round: u64) {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+        let mut spins: u64 = 0;
+        while self.arrived.load(Ordering::Relaxed) < (round + 1) * self.thread_count {
+            spins += 1;
+            if spins.is_multiple_of(START_SPINS) {
+                yield_now();
+            }
+        }
+    }
+}
 
 struct Thread<'a, 'r> {
     attack: &'a Attack,
@@ -157,6 +182,10 @@ fn run(attack: &Attack, findings: &Findings) {
     let mut memory = vec![Line::ZERO; attack.region_bytes.div_ceil(64)];
     let depot = Depot::new(&mut memory, &config).unwrap();
     let barrier = Barrier::new(attack.thread_count);
+    let start_line = StartLine {
+        thread_count: attack.thread_count as u64,
+        arrived: AtomicU64::new(0),
+    };
     let row = || {
         (0..attack.stacks_per_round)
             .map(|_| AtomicU64::new(0))
@@ -177,14 +206,14 @@ fn run(attack: &Attack, findings: &Findings) {
                 held,
                 kept,
             };
-            let barrier = &barrier;
+            let (barrier, start_line) = (&barrier, &start_line);
             scope.spawn(move || {
                 for round in 0..attack.round_count {
                     let mut common = Random(seed.wrapping_add(round));
                     let ids: Vec<u64> = (0..attack.stacks_per_round)
                         .map(|_| common.below(attack.variety))
                         .collect();
-                    barrier.wait();
+                    start_line.wait(round);
                     thread.save_all(&ids, number * (round as usize % 3));
                     barrier.wait();
                     thread.compare_names(&ids);
@@ -248,6 +277,13 @@ fn threads_get_one_name_for_a_stack_in_regions_that_are_always_full() {
             variety: 4000,
             stacks_per_round: 8,
             lease_ticks: 2,
+            ..ORDINARY
+        },
+        // Each stack is new to all threads.
+        Attack {
+            round_count: 20_000,
+            variety: u64::MAX,
+            stacks_per_round: 1,
             ..ORDINARY
         },
     ]);

@@ -4,12 +4,13 @@
 //! A [`Scene`] is copied for every place of interruption, so each starts from the same bytes.
 
 use std::cell::RefCell;
+use std::sync::atomic::Ordering;
 
 use stackdepot::ring::RingConfig;
 use stackdepot::{Depot, Handle, Held, MOST_FRAMES, RUN_FRAMES, SaveError, WeakHandle};
 
 use crate::audit::{Image, check_found_again, check_nothing_leaked};
-use crate::memory::Copied;
+use crate::memory::{Copied, Shared};
 use crate::stacks::{Known, Random, Seen, Stack, filler, look};
 use crate::world::{Shape, World, address_of};
 
@@ -171,6 +172,37 @@ impl Scene {
             taken: RefCell::default(),
             ..*self
         }
+    }
+
+    /// The same in shared memory, for a process that leaves it behind.
+    pub fn in_shared(&self, shared: &Shared) -> Scene {
+        for (place, word) in shared.words().iter().zip(self.memory.words()) {
+            place.store(*word, Ordering::Relaxed);
+        }
+        // SAFETY: whoever runs the scene keeps the mapping, which is as long as the shape.
+        let world = unsafe { World::attach(shared.base(), &self.shape) };
+        Scene {
+            memory: Copied::zeroed(0),
+            world,
+            held: self.held.clone(),
+            taken: RefCell::default(),
+            ..*self
+        }
+    }
+
+    /// What was left behind there.
+    pub fn left_in(&self, shared: &Shared) -> Scene {
+        let left = shared.copy(0, self.shape.bytes());
+        Scene {
+            memory: left,
+            ..self.again()
+        }
+        .again()
+    }
+
+    /// The bytes that a scene in shared memory needs.
+    pub fn bytes(&self) -> usize {
+        self.shape.bytes()
     }
 
     /// An allocation by a stack that is new.
