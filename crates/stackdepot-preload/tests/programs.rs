@@ -193,6 +193,18 @@ fn recorder_may_be_interrupted_left_and_forked_at_any_point() {
     assert_eq!(found.counters().get(Counter::Threads), 1);
 }
 
+#[test]
+fn recorder_may_be_interrupted_between_any_two_instructions() {
+    let place = Place::new("steps");
+    let program = place.compile("steps.c");
+    // The program sums the file up around each fork.
+    place.record(&program, &[], 4 * MIB);
+    let found = snapshot(&place.first());
+    assert_eq!(found.counters().get(Counter::Threads), 1);
+    // The output buffer.
+    assert_eq!(live(&found).0, 1);
+}
+
 /// Its thread knows them again, but they are stored in another region.
 #[test]
 fn child_saves_the_stacks_of_its_parent_anew() {
