@@ -288,8 +288,9 @@ static void no_probe(void *data)
     KEEP(data);
 }
 
-/* Keeps calling until signals from elsewhere, at any instruction, have used up the probes. */
-void spin_under_signals(struct tree *tree)
+/* Keeps calling until signals from elsewhere, at any instruction, have used up the probes; counts
+   its turns. */
+void spin_under_signals(struct tree *tree, long *turns)
 {
     struct sigaction action;
     memset(&action, 0, sizeof action);
@@ -300,6 +301,7 @@ void spin_under_signals(struct tree *tree)
     while (*(volatile long *)&tree->probes_left > 0) {
         work.probes_left = 50;
         run_tree(&work);
+        __atomic_fetch_add(turns, 1, __ATOMIC_RELAXED);
     }
 }
 

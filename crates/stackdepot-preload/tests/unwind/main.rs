@@ -10,6 +10,7 @@ use std::ffi::{CString, c_int, c_void};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicI64;
 
 /// `struct tree` of `frames.c`.
 #[repr(C)]
@@ -27,7 +28,7 @@ pub(crate) struct Frames {
     pub(crate) run_coroutines: unsafe extern "C" fn(*mut Tree, *mut c_void, usize),
     pub(crate) run_in_handler: unsafe extern "C" fn(*mut Tree, c_int, c_int),
     pub(crate) stale_frames: unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void),
-    pub(crate) spin_under_signals: unsafe extern "C" fn(*mut Tree),
+    pub(crate) spin_under_signals: unsafe extern "C" fn(*mut Tree, *const AtomicI64),
     pub(crate) plain_recursion:
         unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void), *mut c_void, c_int) -> c_int,
 }
@@ -58,7 +59,7 @@ pub(crate) fn frames() -> &'static Frames {
                 >(find(c"stale_frames")),
                 spin_under_signals: std::mem::transmute::<
                     *mut c_void,
-                    unsafe extern "C" fn(*mut Tree),
+                    unsafe extern "C" fn(*mut Tree, *const AtomicI64),
                 >(find(c"spin_under_signals")),
                 plain_recursion: std::mem::transmute::<
                     *mut c_void,

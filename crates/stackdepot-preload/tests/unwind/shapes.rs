@@ -2,6 +2,8 @@
 //! threads, code without tables, modules that come and go.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use stackdepot_preload::unwind::{End, Registers, capture, gate, thread_end};
 
@@ -149,20 +151,26 @@ fn stacks_interrupted_at_any_instruction_agree() {
     let mut tree = tree(&mut tally, 1, PROBE_COUNT, 0);
     // SAFETY: no arguments.
     let target = unsafe { libc::pthread_self() };
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
+    let turns = AtomicI64::new(0);
     std::thread::scope(|scope| {
-        let done = &done;
+        let (done, turns) = (&done, &turns);
         scope.spawn(move || {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                // SAFETY: the thread lives until `done`; its handler was set before.
-                unsafe { libc::pthread_kill(target, libc::SIGUSR2) };
-                std::thread::sleep(std::time::Duration::from_micros(50));
+            let mut last = 0;
+            while !done.load(Ordering::Relaxed) {
+                // A thread that waits for a processor would be interrupted where it was before.
+                let now = turns.load(Ordering::Relaxed);
+                if now > last {
+                    last = now;
+                    // SAFETY: the thread lives until `done`; its first turn comes after its handler.
+                    unsafe { libc::pthread_kill(target, libc::SIGUSR2) };
+                }
+                std::thread::sleep(Duration::from_micros(50));
             }
         });
-        // SAFETY: the tree and its tally live through the call.
-        unsafe { (frames().spin_under_signals)(&raw mut tree) };
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        // SAFETY: the tree, its tally and the turns live through the call.
+        unsafe { (frames().spin_under_signals)(&raw mut tree, turns) };
+        done.store(true, Ordering::Relaxed);
     });
     eprintln!(
         "{} interrupted stacks, {} truncated",
