@@ -167,7 +167,7 @@ impl<'r> Region<'r> {
     /// Takes the hold on a node that was found. `Evicted`: it was retired meanwhile.
     #[inline(always)]
     fn hold_found(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
-        let weak = WeakHandle::new(found.number, found.generation);
+        let weak = found.weak();
         // What is pinned stays so: the flag says all.
         let is_to_pin = hold == Hold::Forever && !found.state.has(State::PINNED);
         if hold.is_reference() || is_to_pin || !found.state.is_saved() {
@@ -206,7 +206,7 @@ impl<'r> Region<'r> {
         if hold == Hold::Forever {
             held.slot.pin();
         }
-        let weak = WeakHandle::new(held.number, held.generation);
+        let weak = held.weak();
         let mut from = Some(Tick(0));
         if hold.is_lease() {
             from = self.lease(held.slot, held.generation, held.state).ok();
