@@ -140,7 +140,7 @@ impl Judge<'_> {
         self.show(&format!("show_stacks c to ours:    {to_ours}"));
         // C against itself shows what boots differ by; one pair of boots shows little of it.
         let tolerance = (2 * between.pages).max(c.values().sum::<u64>() / 100);
-        let is_right = to_ours.pages <= tolerance && to_ours.common * 10 >= to_ours.stacks * 9;
+        let is_right = to_ours.pages <= tolerance && to_ours.common * 20 >= between.common * 19;
         self.note(
             is_right,
             "page_owner counts the same pages of the same stacks",
