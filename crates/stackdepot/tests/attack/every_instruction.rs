@@ -23,8 +23,10 @@ use crate::stacks::Known;
 
 /// One in so many instructions is tried unless `STACKDEPOT_SAMPLE` says otherwise.
 const SAMPLE: u64 = 23;
-/// Of those that are tried, a process is killed for real at one in so many.
+/// Of those that are tried, a process is killed for real at one in so many, and at least at one
+/// instruction in `MOST_BETWEEN_KILLS`.
 const KILL_STRIDE: u64 = 37;
+const MOST_BETWEEN_KILLS: u64 = 997;
 /// Bit of the flags register: stop after each instruction.
 const TRAP_FLAG: i64 = 1 << 8;
 /// Nothing that a child does takes longer; then it hangs.
@@ -187,7 +189,8 @@ fn step_through(operation: &Operation, stage: &Stage<'_>) {
 /// after the other, and looks at what it left.
 fn kill_on_the_way(operation: &Operation, stage: &Stage<'_>) {
     let shared = Shared::new(stage.scene.bytes());
-    for last in (1..).map(|number| number * KILL_STRIDE * stage.sample) {
+    let stride = (KILL_STRIDE * stage.sample).min(MOST_BETWEEN_KILLS);
+    for last in (1..).map(|number| number * stride) {
         let scene = stage.scene.in_shared(&shared);
         let killed = Stage {
             scene: &scene,
