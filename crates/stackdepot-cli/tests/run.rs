@@ -5,7 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use common::{Scratch, assert_one_line, run};
@@ -25,13 +25,24 @@ fn exit_status_is_the_programs() {
     }
 }
 
+/// What a shell that started the tests in the background ignores would be ignored by all of them.
+#[allow(unsafe_code)]
+fn heeding_interrupts(command: &mut Command) -> &mut Command {
+    // SAFETY: one system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    }
+}
+
 #[test]
 fn a_program_that_dies_from_a_signal_is_followed_by_it() {
     let scratch = Scratch::new("signal");
     for (name, number) in [("TERM", 15), ("KILL", 9), ("SEGV", 11), ("INT", 2)] {
         let script = format!("kill -{name} $$");
-        let status = scratch
-            .stackdepot()
+        let status = heeding_interrupts(&mut scratch.stackdepot())
             .args(["run", "-q", "--", "sh", "-c", &script])
             .status()
             .unwrap();
