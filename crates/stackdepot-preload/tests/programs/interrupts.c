@@ -2,39 +2,18 @@
 // allocates, forks, or leaves by siglongjmp. While a child runs nothing may write to the parent's
 // file but its ledger. Run bare, the handler finds no recorder to interrupt.
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "own_recorder.h"
+
 static sigjmp_buf out;
-static uintptr_t start, end;
 static volatile int hits, jumps, failed_children, overwritten;
 static void *volatile kept;
-static int region = -1;
-
-enum { PAGE = 4096 };
-
-// A sum over the parent's file without its second page, the ledger, in which children are entered.
-static uint64_t sum_of_region(void) {
-  static uint64_t words[16 * PAGE];
-  uint64_t sum = 0;
-  off_t at = 0;
-  while ((at = lseek(region, at, SEEK_DATA)) >= 0) {
-    ssize_t bytes = pread(region, words, sizeof words, at);
-    for (ssize_t i = 0; i < bytes / 8; i++)
-      if (at / PAGE + i * 8 / PAGE != 1) sum = (sum ^ words[i]) * 0x100000001b3 + (sum >> 29);
-    at += bytes;
-  }
-  return sum;
-}
 
 static void on_timer(int number, siginfo_t *info, void *context) {
   (void)number, (void)info;
@@ -68,16 +47,6 @@ static void on_timer(int number, siginfo_t *info, void *context) {
     jumps++;
     siglongjmp(out, 1);
   }
-}
-
-static void find_recorder(void) {
-  char line[512];
-  FILE *maps = fopen("/proc/self/maps", "r");
-  while (maps && fgets(line, sizeof line, maps))
-    if (strstr(line, "r-xp") && strstr(line, "libstackdepot_preload"))
-      sscanf(line, "%lx-%lx", &start, &end);
-  if (maps) fclose(maps);
-  if (start) region = open(getenv("STACKDEPOT_RUN"), O_RDONLY);
 }
 
 __attribute__((noinline)) static void churn(int depth) {

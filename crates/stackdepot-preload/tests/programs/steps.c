@@ -4,38 +4,19 @@
 // handler finds no recorder to interrupt.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, TRAP_FLAG = 0x100, FORMS = 9, EVERY_ALLOC = 7, EVERY_FORK = 199, FORK_ROUNDS = 10 };
+#include "own_recorder.h"
 
-static uintptr_t start, end;
-static int region = -1;
+enum { TRAP_FLAG = 0x100, FORMS = 9, EVERY_ALLOC = 7, EVERY_FORK = 199, FORK_ROUNDS = 10 };
+
 static volatile long seen, interrupted, failed_children, overwritten, changed_errno;
 static volatile int forks, is_child;
 static void *volatile blocks[4];
 static void *volatile kept;
-
-// A sum over the parent's file without its second page, the ledger, in which children are entered.
-static uint64_t sum_of_region(void) {
-  static uint64_t words[16 * PAGE];
-  uint64_t sum = 0;
-  off_t at = 0;
-  while ((at = lseek(region, at, SEEK_DATA)) >= 0) {
-    ssize_t bytes = pread(region, words, sizeof words, at);
-    for (ssize_t i = 0; i < bytes / 8; i++)
-      if (at / PAGE + i * 8 / PAGE != 1) sum = (sum ^ words[i]) * 0x100000001b3 + (sum >> 29);
-    at += bytes;
-  }
-  return sum;
-}
 
 static void fork_here(ucontext_t *interrupted_at) {
   uint64_t before = sum_of_region();
@@ -103,15 +84,6 @@ static void step_through_all(int round) {
     if (!is_child) clear_trap_flag();
     changed_errno += errno != 12345;
   }
-}
-
-static void find_recorder(void) {
-  FILE *maps = fopen("/proc/self/maps", "r");
-  char line[512];
-  while (maps && fgets(line, sizeof line, maps))
-    if (strstr(line, "r-xp") && strstr(line, "libstackdepot_preload")) sscanf(line, "%lx-%lx", &start, &end);
-  if (maps) fclose(maps);
-  if (start) region = open(getenv("STACKDEPOT_RUN"), O_RDONLY);
 }
 
 int main(void) {

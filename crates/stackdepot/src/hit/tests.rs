@@ -36,9 +36,7 @@ fn finds(depot: &Depot<'_>, frames: &[u64]) -> Vec<Option<WeakHandle>> {
                     (false, false) => find::<false, false>(&depot.region, &depot.hasher, frames),
                 }
             };
-            found
-                .ok()
-                .map(|found| WeakHandle::new(found.number, found.generation))
+            found.ok().map(|found| found.weak())
         })
         .collect()
 }

@@ -162,16 +162,7 @@ impl Scene {
 
     /// The same in another buffer.
     pub fn again(&self) -> Scene {
-        let mut memory = self.memory.clone();
-        // SAFETY: as in `prepare`.
-        let world = unsafe { World::attach(memory.base(), &self.shape) };
-        Scene {
-            memory,
-            world,
-            held: self.held.clone(),
-            taken: RefCell::default(),
-            ..*self
-        }
+        self.of_bytes(self.memory.clone())
     }
 
     /// The same in shared memory, for a process that leaves it behind.
@@ -181,23 +172,29 @@ impl Scene {
         }
         // SAFETY: whoever runs the scene keeps the mapping, which is as long as the shape.
         let world = unsafe { World::attach(shared.base(), &self.shape) };
+        self.with(Copied::zeroed(0), world)
+    }
+
+    /// What was left behind there.
+    pub fn left_in(&self, shared: &Shared) -> Scene {
+        self.of_bytes(shared.copy(0, self.shape.bytes()))
+    }
+
+    /// A scene of this one's shape and holds in a buffer.
+    fn of_bytes(&self, mut memory: Copied) -> Scene {
+        // SAFETY: as in `prepare`.
+        let world = unsafe { World::attach(memory.base(), &self.shape) };
+        self.with(memory, world)
+    }
+
+    fn with(&self, memory: Copied, world: World<'static>) -> Scene {
         Scene {
-            memory: Copied::zeroed(0),
+            memory,
             world,
             held: self.held.clone(),
             taken: RefCell::default(),
             ..*self
         }
-    }
-
-    /// What was left behind there.
-    pub fn left_in(&self, shared: &Shared) -> Scene {
-        let left = shared.copy(0, self.shape.bytes());
-        Scene {
-            memory: left,
-            ..self.again()
-        }
-        .again()
     }
 
     /// The bytes that a scene in shared memory needs.
