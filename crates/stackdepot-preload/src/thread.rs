@@ -20,7 +20,7 @@ use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use core::sync::atomic::{Ordering, compiler_fence};
+use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
 use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::clock::tsc;
@@ -124,11 +124,16 @@ pub struct Thread {
     /// With sampling: bytes to the next mark, and the generator of these gaps; 0: not seeded yet.
     gap: Cell<u64>,
     random: Cell<u64>,
-    unused: [u64; 6],
+    /// A number that the threads running at the same time rarely share.
+    shard: Cell<usize>,
+    unused: [u64; 5],
 }
 
 const C_PURPOSE: usize = 0;
 const NEW_PURPOSE: usize = 1;
+
+/// The shard of the next thread that has its first event.
+static NEXT_SHARD: AtomicUsize = AtomicUsize::new(0);
 
 const _: () = assert!(size_of::<Thread>() == THREAD_BYTES);
 /// As the assembly below says.
@@ -308,10 +313,11 @@ impl Call {
         Caller::new(self.thread.tid.get(), family)
     }
 
-    /// A number that threads running at the same time rarely share.
+    /// A number that threads running at the same time rarely share, whatever it is divided by. (Not the
+    /// place of their stacks: these lie at distances of powers of two.)
     #[inline]
     pub fn shard(&self) -> usize {
-        self.thread as *const Thread as usize >> 14
+        self.thread.shard.get()
     }
 
     /// Notes a block that is recorded while an outer `operator new` may be about to answer it too.
@@ -497,6 +503,7 @@ impl Thread {
         // SAFETY: asks the kernel a number.
         self.tid
             .set(unsafe { libc::syscall(libc::SYS_gettid) } as u32);
+        self.shard.set(NEXT_SHARD.fetch_add(1, Ordering::Relaxed));
         if self.scratch.get().is_null() && !self.is_ending.get() {
             self.scratch.set(scratch::claim());
             process::call_at_thread_end();

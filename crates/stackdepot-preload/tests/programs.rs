@@ -2,7 +2,9 @@
 
 mod support;
 
-use stackdepot::ring::EventKind;
+use std::path::Path;
+
+use stackdepot::ring::{EventKind, RingHeaderImage};
 use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::counters::Counter;
 use stackdepot_region::reader::snapshot::{Amount, Snapshot};
@@ -128,7 +130,7 @@ fn is_root() -> bool {
 
 #[test]
 fn threads_come_and_go_by_the_thousand() {
-    for arguments in [["200", "20"], ["1000", "1000"], ["5000", "50"]] {
+    for arguments in [["8", "8"], ["200", "20"], ["1000", "1000"], ["5000", "50"]] {
         let place = Place::new(&format!("threads-{}", arguments[0]));
         let program = place.compile("threads.c");
         place.record(&program, &arguments, RUN_BYTES);
@@ -148,7 +150,27 @@ fn threads_come_and_go_by_the_thousand() {
         assert_eq!(found.counters().get(Counter::Threads), thread_count + 1);
         assert_eq!(unrecorded(&found), 0);
         assert_eq!(found.counters().get(Counter::FreesUnknown), 0);
+        let (used, all) = used_shards(&place.first());
+        let most = all.min(thread_count as usize + 1);
+        assert_eq!(used, most, "threads share parts of the ring");
     }
+}
+
+/// Into how many parts of the ring something went, and how many there are.
+fn used_shards(region: &Path) -> (usize, usize) {
+    let bytes = std::fs::read(region).expect("the region's file");
+    let is_ring = |page: &&[u8]| page.starts_with(b"STKDRING");
+    let start = bytes
+        .chunks(4096)
+        .position(|page| is_ring(&page))
+        .expect("a ring")
+        * 4096;
+    let ring = &bytes[start..];
+    let header = RingHeaderImage::parse(&ring[..RingHeaderImage::BYTES], ring.len() as u64);
+    let (offset, count) = header.expect("a ring's header").shards();
+    let shards = ring[offset as usize..].chunks(64).take(count as usize);
+    let used = shards.filter(|shard| shard[..8] != [0; 8]).count();
+    (used, count as usize)
 }
 
 #[test]

@@ -60,6 +60,8 @@ struct Slot {
 // SAFETY: `memory` is touched only by who moved `flag` from FREE or IDLE to ENTERED.
 unsafe impl Sync for Slot {}
 
+/// A line of its own: memos of other threads are written at the same time.
+#[repr(align(64))]
 struct MemoCell(UnsafeCell<Memo>);
 
 // SAFETY: a memo belongs to the slot that claimed its flag in MEMO_FLAGS, and is touched only
