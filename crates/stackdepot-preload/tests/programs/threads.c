@@ -1,4 +1,5 @@
-// As many short-lived threads as asked, each allocating and leaving one block.
+// As many short-lived threads as asked, each allocating and leaving one block; small stacks if many
+// run at once.
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,7 +15,7 @@ int main(int count, char **arguments) {
   pthread_t *threads = malloc(sizeof *threads * at_once);
   pthread_attr_t small;
   pthread_attr_init(&small);
-  pthread_attr_setstacksize(&small, 65536);
+  if (at_once > 8) pthread_attr_setstacksize(&small, 65536);
   int blocks = 0;
   for (int done = 0; done < total; done += at_once) {
     for (int i = 0; i < at_once; i++) pthread_create(&threads[i], &small, run, NULL);
