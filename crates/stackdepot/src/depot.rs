@@ -13,9 +13,10 @@ use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::hold::Hold;
 use crate::insert::Saved;
-use crate::layout::{Line, MOST_PAYLOAD_WORDS, Region};
+use crate::layout::{Line, MOST_PAYLOAD_WORDS, RUN_FRAMES, Region};
 use crate::onto::Ancestor;
 use crate::recover::Recovered;
+use crate::runs::Runs;
 use crate::stats::Stats;
 use crate::sync::{FAULTS, Ordering};
 use crate::walk::Walk;
@@ -99,11 +100,7 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn save_held(&self, frames: &[u64], hold: Hold) -> Result<Leased, SaveError> {
         let saved = self.save_as(frames, hold)?;
-        Ok(Leased {
-            weak: saved.weak,
-            handle: self.handle_of(saved.weak),
-            from: saved.from,
-        })
+        Ok(self.leased(saved))
     }
 
     #[inline(always)]
@@ -114,6 +111,44 @@ impl<'r> Depot<'r> {
             return crate::hit::save(aes, &self.region, &self.hasher, frames, hold);
         }
         self.region.save(&self.hasher, frames, hold)
+    }
+
+    /// [`Depot::save_held`] of a stack that its caller cut into full runs: `inner`, innermost first, and
+    /// then `outermost`, which the caller may have filled up. For those who have no vector registers
+    /// and no time to bring a stack into one piece.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Hold, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let depot = Depot::new(&mut memory, &Config::new(65536)).unwrap();
+    /// let frames: [u64; 20] = core::array::from_fn(|frame| 0x401000 + frame as u64 * 16);
+    /// let (inner, outermost) = (&frames.as_chunks().0[..1], frames.last_chunk().unwrap());
+    /// let saved = depot.save_runs(inner, outermost, Hold::None).unwrap();
+    /// assert_eq!(depot.save_held(&frames, Hold::None), Ok(saved));
+    /// ```
+    ///
+    /// # Errors
+    /// See [`SaveError`]; each refusal is counted. `Disabled` also where the stack is longer than
+    /// the depot's `max_frames`: it is not cut.
+    #[inline(always)]
+    pub fn save_runs(
+        &self,
+        inner: &[[u64; RUN_FRAMES]],
+        outermost: &[u64; RUN_FRAMES],
+        hold: Hold,
+    ) -> Result<Leased, SaveError> {
+        let runs = Runs { inner, outermost };
+        let saved = self.region.save_runs(&self.hasher, runs, hold)?;
+        Ok(self.leased(saved))
+    }
+
+    #[inline]
+    fn leased(&self, saved: Saved) -> Leased {
+        Leased {
+            weak: saved.weak,
+            handle: self.handle_of(saved.weak),
+            from: saved.from,
+        }
     }
 
     /// Saves all `frames` like [`Depot::save_held`], skipping the outermost ones that
@@ -151,11 +186,7 @@ impl<'r> Depot<'r> {
         let saved = self
             .region
             .save_onto(&self.hasher, ancestor, frames, hold, trail)?;
-        Ok(Leased {
-            weak: saved.weak,
-            handle: self.handle_of(saved.weak),
-            from: saved.from,
-        })
+        Ok(self.leased(saved))
     }
 
     /// Takes any hold on a stored stack, as a save of it would: for callers that know a stack again
@@ -177,11 +208,7 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn hold(&self, weak: WeakHandle, hold: Hold) -> Result<Leased, HoldError> {
         let saved = self.region.hold(weak, hold)?;
-        Ok(Leased {
-            weak: saved.weak,
-            handle: self.handle_of(saved.weak),
-            from: saved.from,
-        })
+        Ok(self.leased(saved))
     }
 
     /// Takes a counted reference on a stored stack.
@@ -207,7 +234,14 @@ impl<'r> Depot<'r> {
     /// Gives one counted reference back. Never fails: a handle that names nothing held is
     /// ignored and counted.
     pub fn put(&self, handle: Handle) {
-        self.region.put(handle);
+        self.region.put(handle, u32::MAX);
+    }
+
+    /// [`Depot::put`] of a handle that was stored without some of its high bits; see
+    /// [`Depot::weak_of_bits`].
+    #[inline]
+    pub fn put_bits(&self, handle: Handle, kept: u32) {
+        self.region.put(handle, kept);
     }
 
     /// The 32-bit name of a stack; meaningful while the stack is held.
@@ -247,6 +281,34 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> Result<Fetched, FetchError> {
         self.region.fetch(weak, out)
+    }
+
+    /// [`Depot::fetch`] of a stack whose outermost run its caller filled up, by a handle that was stored
+    /// without some of its high bits: by the run's outermost word `filler_count` says how many of
+    /// its words are no frames. Answers how many are; what `out` held beyond them may be overwritten.
+    /// `None`: the stack is gone, or it is one that only `fetch` can copy, as where `out` does not
+    /// take its frames.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Hold, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let depot = Depot::new(&mut memory, &Config::new(65536)).unwrap();
+    /// let words = [0x401000, 0x402000, 0x403000, 0, 0, 0, 0, 0, 0, 0];
+    /// let handle = depot.save_held(&words, Hold::Forever).unwrap().handle;
+    /// let mut frames = [0; 3];
+    /// let count = depot.fetch_filled(handle, !0, &mut frames, |word| if word == 0 { 7 } else { 0 });
+    /// assert_eq!(count, Some(3));
+    /// assert_eq!(frames, words[..3]);
+    /// ```
+    #[inline(always)]
+    pub fn fetch_filled(
+        &self,
+        handle: Handle,
+        kept: u32,
+        out: &mut [u64],
+        filler_count: impl Fn(u64) -> usize,
+    ) -> Option<usize> {
+        self.region.fetch_filled(handle, kept, out, filler_count)
     }
 
     /// Adds to one payload word of a stack that the caller holds by a counted reference

@@ -88,6 +88,8 @@ impl Region<'_> {
 
     /// Gives a node back that was made but will not be used (the loser of a race, or the end of
     /// a failed publication): not linked, held only by its maker.
+    #[cold]
+    #[inline(never)]
     pub fn undo(&self, number: u32) {
         let Some(slot) = self.slot(number) else {
             return;
@@ -119,6 +121,8 @@ impl Region<'_> {
     }
 
     /// Evicts one node of two full buckets, so that an entry becomes free.
+    #[cold]
+    #[inline(never)]
     pub fn evict_among<'c>(&self, cells: impl Iterator<Item = &'c AtomicU64>) -> bool {
         for cell in cells {
             // ORDERING: Relaxed: a candidate, checked on the state word.

@@ -1,7 +1,7 @@
 //! How frames lie in a node: runs, lower halves, and the windows of their upper halves.
 //!
-//! Key types: [`Run`] (frames padded to a full node), [`Windows`] (which upper half each frame
-//! has) and [`Encoded`]. Neighbours: `insert.rs` encodes, `lookup.rs` compares against decoded
+//! Key types: [`Run`] (frames padded to a full node) and [`Windows`] (which upper half each frame
+//! has). Neighbours: `publish.rs` encodes, `lookup.rs` compares against decoded
 //! words without encoding, readers decode.
 //!
 //! The window table is append-only: a cell goes from 0 to its value once, first free cell
@@ -131,6 +131,7 @@ impl Windows {
 pub(crate) struct WindowTable<'r>(&'r [AtomicU64; WINDOW_COUNT]);
 
 /// A run ready to be stored.
+#[cfg(any(test, loom))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Encoded {
     /// Lower halves, two to a word.
@@ -235,18 +236,25 @@ impl<'r> WindowTable<'r> {
         ]
     }
 
-    /// Prepares a run for storing; takes cells for windows that are new.
+    /// Prepares a run for storing.
+    #[cfg(any(test, loom))]
     pub fn encode(self, run: &Run) -> Encoded {
         Encoded {
             lows: pack(run, low),
-            windows: self.encode_highs(run),
+            windows: self.windows_of(run),
         }
     }
 
-    fn encode_highs(self, run: &Run) -> Option<Windows> {
+    /// The windows of a run; takes cells for those that are new. `None`: it is stored wide.
+    pub fn windows_of(self, run: &Run) -> Option<Windows> {
         if self.is_all_first(run) {
             return Some(Windows(Windows::ALL_FIRST));
         }
+        self.mixed_windows(run)
+    }
+
+    #[inline(never)]
+    fn mixed_windows(self, run: &Run) -> Option<Windows> {
         let (highs, places) = distinct_highs(run)?;
         let highs = highs.iter().map_while(|high| *high);
         if self.spans_too_many(highs.clone()) {
@@ -269,11 +277,9 @@ impl<'r> WindowTable<'r> {
 
     /// Whether all frames are in the table's first window: what follows comes to the same, slower.
     fn is_all_first(self, run: &Run) -> bool {
-        let first = self.cell(0);
-        let difference = run
-            .iter()
-            .fold(0, |all, frame| all | ((TAKEN | *frame >> 32) ^ first));
-        difference == 0
+        let first = self.high_bits(0);
+        let difference = run.iter().fold(0, |all, frame| all | (frame ^ first));
+        self.is_taken(0) && difference >> 32 == 0
     }
 
     /// Whether more windows occur than a node can name, even if every cell of the first two

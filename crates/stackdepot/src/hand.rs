@@ -55,6 +55,9 @@ impl Region<'_> {
     /// # Errors
     /// `Full` when everything is held, `Contended` when the steps ran out.
     pub fn claim(&self) -> Result<Claimed, SaveError> {
+        if let Some(claimed) = self.claim_unused() {
+            return Ok(claimed);
+        }
         let hints = self.shard();
         // Mostly there are none: all of them are looked at without a branch.
         let any = hints.first_chunk::<SHARD_HINTS>().map_or(0, |hints| {
@@ -94,6 +97,20 @@ impl Region<'_> {
         Err(SaveError::Contended)
     }
 
+    /// In the first lap, the slot at the hand: there hardly are hints yet.
+    #[inline]
+    fn claim_unused(&self) -> Option<Claimed> {
+        // ORDERING: Relaxed, as in `claim`.
+        let hand = self.header.hand.load(Ordering::Relaxed);
+        let slot = self.slots.get(usize::try_from(hand).ok()?)?;
+        if !slot.claim_free() {
+            return None;
+        }
+        move_hand(&self.header.hand, hand, hand + 1);
+        let number = hand as u32 + 1;
+        Some(Claimed { number, chance: 0 })
+    }
+
     /// Asks for what the next claim will touch: the slots at the hand, and of the first node there
     /// that it can evict the buckets, the payload and the parent.
     pub fn prefetch_claim(&self) {
@@ -123,6 +140,17 @@ impl Region<'_> {
                 }
                 return;
             }
+        }
+    }
+
+    /// Asks for the slots that the next two claims will take, or as `prefetch_claim`.
+    pub fn prefetch_free(&self) {
+        let hand = self.header.hand.load(Ordering::Relaxed);
+        if hand >= u64::from(self.geometry.slot_count) {
+            self.prefetch_claim();
+        } else if let Some([first, second, ..]) = self.slots.get(hand as usize + 2..) {
+            prefetch(first);
+            prefetch(second);
         }
     }
 
@@ -167,9 +195,13 @@ impl Region<'_> {
         self.mark_progress(hand.saturating_add(BATCH));
     }
 
-    /// Raises the mark; it never moves back, so a sleeper cannot undo a later one.
+    /// Raises the mark; it never moves back, so a sleeper cannot undo a later one. Marks of the first lap
+    /// count for nothing.
     #[inline]
     fn mark_progress(&self, position: u64) {
+        if position <= u64::from(self.geometry.slot_count) {
+            return;
+        }
         let progress = &self.header.progress;
         let mut seen = progress.load(Ordering::Relaxed);
         for _ in 0..MARK_ATTEMPTS {

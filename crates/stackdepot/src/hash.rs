@@ -117,6 +117,20 @@ impl Hasher {
         }
     }
 
+    /// The hash of a whole stack of full runs, of which the outermost lies somewhere else.
+    #[inline(always)]
+    pub fn runs(&self, inner: &[Run], outermost: &Run) -> u64 {
+        let root = core::slice::from_ref(outermost);
+        if self.aes.is_some() {
+            let root = self.stack(self.root, root, outermost, 0);
+            return self.stack(root, inner, outermost, 0);
+        }
+        let links = [self.link(RUN_FRAMES); 2];
+        let hash_run = |run: &Run| core::hint::black_box(self).run(run);
+        let root = link_runs(self.root, root, None, links, hash_run, |_| {});
+        link_runs(root, inner, None, links, hash_run, |_| {})
+    }
+
     /// What the chain is multiplied with: no run passes for one of another length.
     #[inline]
     pub fn link(&self, length: usize) -> u64 {

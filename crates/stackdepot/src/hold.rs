@@ -108,6 +108,8 @@ impl<'r> Region<'r> {
     }
 
     /// The last reference is gone: tells claims, if they may have the node before the next tick.
+    #[cold]
+    #[inline(never)]
     fn note_unreferenced(&self, number: u32, state: State) {
         if !state.is_saved() {
             self.hint(number);
@@ -116,9 +118,17 @@ impl<'r> Region<'r> {
         }
     }
 
-    /// Gives back a reference that a handle stands for.
-    pub fn put(&self, handle: Handle) {
-        self.put_with_payload(handle, 0, &[]);
+    /// Gives back a reference that a handle stands for, of which those bits are left that are in `kept`.
+    #[inline]
+    pub fn put(&self, handle: Handle, kept: u32) {
+        let number = self.slot_of(handle);
+        match self
+            .slot(number)
+            .filter(|slot| self.is_held_as(number, slot, handle, kept))
+        {
+            Some(slot) => self.release_slot(number, slot),
+            None => count(&self.header.counters.stale_puts),
+        }
     }
 
     /// The same after adding to the payload, which a stale handle does not do either.
@@ -127,7 +137,7 @@ impl<'r> Region<'r> {
         let number = self.slot_of(held);
         match self
             .slot(number)
-            .filter(|slot| self.is_held_as(number, slot, held))
+            .filter(|slot| self.is_held_as(number, slot, held, u32::MAX))
         {
             Some(slot) => {
                 self.add_words(number, first_word, deltas);
@@ -139,9 +149,9 @@ impl<'r> Region<'r> {
 
     /// Whether a handle fits what is in its slot, as every handle does that is held.
     #[inline]
-    fn is_held_as(&self, number: u32, slot: &Slot, held: Handle) -> bool {
+    fn is_held_as(&self, number: u32, slot: &Slot, held: Handle, kept: u32) -> bool {
         let state = slot.state_now();
-        self.handle_of(WeakHandle::new(number, slot.generation_now())) == held
+        self.fits(WeakHandle::new(number, slot.generation_now()), held, kept)
             && state.is_live()
             && state.references() != 0
     }
@@ -195,7 +205,7 @@ impl<'r> Region<'r> {
     }
 
     #[inline]
-    fn slot_of(&self, handle: Handle) -> u32 {
+    pub fn slot_of(&self, handle: Handle) -> u32 {
         handle.to_bits() & ((1 << self.slot_bits) - 1)
     }
 
@@ -219,7 +229,14 @@ impl<'r> Region<'r> {
     pub fn weak_of_bits(&self, handle: Handle, kept: u32) -> Option<WeakHandle> {
         let number = self.slot_of(handle);
         let weak = WeakHandle::new(number, self.slot(number)?.generation_now());
-        ((self.handle_of(weak).to_bits() ^ handle.to_bits()) & kept == 0).then_some(weak)
+        self.fits(weak, handle, kept).then_some(weak)
+    }
+
+    /// Whether a handle is that of a stack, as far as the bits in `kept` say.
+    #[inline]
+    pub fn fits(&self, weak: WeakHandle, handle: Handle, kept: u32) -> bool {
+        let bits = weak.generation() << self.slot_bits | weak.slot();
+        (bits ^ handle.to_bits()) & kept == 0
     }
 }
 

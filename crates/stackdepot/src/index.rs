@@ -118,6 +118,14 @@ impl Bucket {
         })
     }
 
+    /// How many cells hold an entry with the hash's fingerprint.
+    #[inline(always)]
+    fn fitting_count(&self, hash: u64) -> u32 {
+        // ORDERING: Relaxed: see the head.
+        let fits = |cell: &AtomicU64| Entry(cell.load(Ordering::Relaxed)).fits(hash);
+        self.cells.iter().map(|cell| u32::from(fits(cell))).sum()
+    }
+
     /// The entry in a cell.
     #[inline]
     pub fn entry(&self, position: usize) -> Entry {
@@ -147,6 +155,12 @@ impl Bucket {
 }
 
 impl<'r> Pair<'r> {
+    /// How many cells hold an entry with the hash's fingerprint.
+    #[inline(never)]
+    pub fn fitting_count(self, hash: u64) -> u32 {
+        self.first.fitting_count(hash) + self.second.fitting_count(hash)
+    }
+
     /// Every cell, in the one order that all threads scan in.
     pub fn cells(self) -> impl Iterator<Item = &'r AtomicU64> {
         self.first.cells.iter().chain(&self.second.cells)
@@ -154,6 +168,7 @@ impl<'r> Pair<'r> {
 
     /// The cell where a new entry should go: the first bucket while it is rather empty, then
     /// the emptier one.
+    #[inline(never)]
     pub fn free_cell(self, hash: u64) -> Option<&'r AtomicU64> {
         let first = self.first.used();
         if first < FIRST_FILL || first <= self.second.used() {

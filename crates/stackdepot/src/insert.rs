@@ -155,7 +155,7 @@ impl<'r> Region<'r> {
 
     /// Holds a stack that was found; `None` when it was retired meanwhile.
     #[inline(always)]
-    fn save_found(&self, found: &Found<'r>, hold: Hold) -> Option<Result<Saved, SaveError>> {
+    pub fn save_found(&self, found: &Found<'r>, hold: Hold) -> Option<Result<Saved, SaveError>> {
         match self.hold_found(found, hold) {
             Ok(saved) => Some(Ok(saved)),
             Err(HoldError::Evicted) => None,
@@ -200,6 +200,15 @@ impl<'r> Region<'r> {
     /// lease could not be stamped, and then nothing is held. `held.state` was seen under the reference.
     #[inline]
     fn hold_acquired(&self, held: &Found<'r>, hold: Hold) -> Option<Saved> {
+        if hold == Hold::Forever && held.slot.keep(held.state) {
+            if !held.state.is_saved() {
+                count(&self.header.counters.new_stacks);
+            }
+            return Some(Saved {
+                weak: held.weak(),
+                from: Tick(0),
+            });
+        }
         if !held.state.is_saved() && held.slot.mark_saved() {
             count(&self.header.counters.new_stacks);
         }
@@ -266,7 +275,7 @@ impl<'r> Region<'r> {
             let node = NewNode {
                 parent: held,
                 hash: *hash,
-                run: *run,
+                run,
                 length,
                 is_cut: stack.is_cut,
             };
@@ -274,10 +283,16 @@ impl<'r> Region<'r> {
                 .insert_node(&node)
                 .inspect_err(|error| self.count_refusal(*error))?;
         }
-        let slot = self.slot(held).ok_or(SaveError::Contended)?;
+        self.hold_inserted(held, hold)
+    }
+
+    /// Turns the caller's reference on a leaf that was inserted into the hold that was asked for.
+    #[inline]
+    pub fn hold_inserted(&self, number: u32, hold: Hold) -> Result<Saved, SaveError> {
+        let slot = self.slot(number).ok_or(SaveError::Contended)?;
         // Held, so its generation stands still.
         let leaf = Found {
-            number: held,
+            number,
             slot,
             generation: slot.generation_now(),
             state: slot.state_now(),
@@ -309,7 +324,7 @@ impl<'r> Region<'r> {
     }
 
     /// Counts a refusal that no lower layer counted.
-    fn count_refusal(&self, error: SaveError) {
+    pub fn count_refusal(&self, error: SaveError) {
         let counters = &self.header.counters;
         match error {
             SaveError::Full => count(&counters.full),

@@ -47,7 +47,7 @@
 //! each distinct (parent, run) is a node in one 64-byte slot. Files in the order of reading:
 //! `state` and `slot` (the word that decides), `layout` and `config` (where things lie), `frame`,
 //! `hash` and `aes`, `index`, `compare`, `lookup` and `fetch` (readers), `hit` (a save that finds
-//! its stack, in vector registers), `publish` (making a node the only one of its kind),
+//! its stack, in vector registers), `runs` (saves and fetches in a kernel), `publish` (making a node the only one of its kind),
 //! `evict` and `hand` (ending one), `hold`, `insert` (save), `depot` (the facade), `recover` and
 //! `image`; on top of it all [`ring`] and [`live`].
 #![cfg_attr(not(loom), no_std)]
@@ -83,6 +83,7 @@ mod prefetch;
 mod publish;
 mod recover;
 pub mod ring;
+mod runs;
 mod section;
 mod slot;
 pub mod state;

@@ -12,7 +12,7 @@
 //! INVARIANT 5: at most one committed entry leads to a LIVE node of a given parent and run.
 
 use crate::error::{HoldError, SaveError};
-use crate::frame::{Run, WindowTable, Windows, high, pack};
+use crate::frame::{Run, WindowTable, Windows, high, low, pack};
 use crate::index::{Entry, Pair, commit, kill, publish};
 use crate::layout::{Region, Slot};
 use crate::slot::NodeData;
@@ -31,12 +31,12 @@ const SPINS: u32 = if cfg!(loom) { 0 } else { 64 };
 
 /// What a new node will be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct NewNode {
+pub(crate) struct NewNode<'f> {
     /// The slot of the parent, which the caller holds; 0 for a root node.
     pub parent: u32,
     /// The prefix hash up to here.
     pub hash: u64,
-    pub run: Run,
+    pub run: &'f Run,
     pub length: usize,
     /// Whether the stack was cut; counts in root nodes only.
     pub is_cut: bool,
@@ -45,7 +45,7 @@ pub(crate) struct NewNode {
 /// A node with its two buckets, from birth to commit.
 struct Publication<'p, 'r> {
     region: &'p Region<'r>,
-    node: &'p NewNode,
+    node: &'p NewNode<'p>,
     pair: Pair<'r>,
     entry: Entry,
 }
@@ -67,7 +67,8 @@ enum Candidate {
 impl<'r> Region<'r> {
     /// Finds or makes the node; answers its slot with one reference for the caller, and takes
     /// the caller's reference on the parent in any case.
-    pub fn insert_node(&self, node: &NewNode) -> Result<u32, SaveError> {
+    #[inline(never)]
+    pub fn insert_node(&self, node: &NewNode<'_>) -> Result<u32, SaveError> {
         let number = match self.make_node(node) {
             Ok(number) => number,
             Err(error) => {
@@ -92,11 +93,11 @@ impl<'r> Region<'r> {
     }
 
     /// Claims a slot (two for a wide node), fills it and gives birth: one reference, the maker's.
-    fn make_node(&self, node: &NewNode) -> Result<u32, SaveError> {
-        let encoded = WindowTable::of(self.header).encode(&node.run);
-        let (windows, wide_flag) = match encoded.windows {
+    fn make_node(&self, node: &NewNode<'_>) -> Result<u32, SaveError> {
+        let windows = WindowTable::of(self.header).windows_of(node.run);
+        let (windows, wide_flag) = match windows {
             Some(windows) => (windows, 0),
-            None => (Windows(self.make_ext(&node.run)?), State::WIDE),
+            None => (Windows(self.make_ext(node.run)?), State::WIDE),
         };
         let claimed = self.claim().and_then(|claimed| {
             let slot = self.slot(claimed.number).ok_or(SaveError::Full)?;
@@ -115,12 +116,14 @@ impl<'r> Region<'r> {
             parent: node.parent,
             hash: node.hash as u32,
             windows,
-            lows: encoded.lows,
+            lows: pack(node.run, low),
         });
         slot.bear(node.length, wide_flag | node.cut_flag() | claimed.chance);
         Ok(claimed.number)
     }
 
+    #[cold]
+    #[inline(never)]
     fn make_ext(&self, run: &Run) -> Result<u32, SaveError> {
         let number = self.claim()?.number;
         let slot = self.slot(number).ok_or(SaveError::Full)?;
@@ -131,7 +134,7 @@ impl<'r> Region<'r> {
     }
 }
 
-impl NewNode {
+impl NewNode<'_> {
     fn cut_flag(&self) -> u64 {
         if self.parent == 0 && self.is_cut {
             State::CUT
@@ -181,7 +184,21 @@ impl<'r> Publication<'_, 'r> {
         Err(SaveError::Contended)
     }
 
+    /// Looks for others that have the fingerprint; mostly there is only mine.
     fn scan(&self, mine: &AtomicU64) -> Scan {
+        // ORDERING: Relaxed, as in `look_at`. The cells are counted first: if mine was killed it is
+        // missed then, or it holds another's entry, and its commit fails.
+        let fitting_count = self.pair.fitting_count(self.node.hash);
+        let is_there = Entry(mine.load(Ordering::Relaxed)).fits(self.node.hash);
+        if fitting_count == u32::from(is_there) {
+            return Scan::Clear;
+        }
+        self.scan_others(mine)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn scan_others(&self, mine: &AtomicU64) -> Scan {
         let mut is_before_mine = true;
         // ORDERING: Relaxed, as in `look_at`, which looks again at what fits.
         let fits = |cell: &&AtomicU64| Entry(cell.load(Ordering::Relaxed)).fits(self.node.hash);
@@ -251,7 +268,7 @@ impl<'r> Publication<'_, 'r> {
             && self.region.compare_hop(
                 slot,
                 state,
-                &self.node.run,
+                self.node.run,
                 self.node.length,
                 self.region.first_windows(),
             ) == Some(self.node.parent)

@@ -183,6 +183,15 @@ impl Slot {
         self.state.fetch_or(State::PINNED, Ordering::Relaxed);
     }
 
+    /// Marks a node as saved, pins it and drops the caller's reference, in one attempt. `seen` is LIVE.
+    pub fn keep(&self, seen: State) -> bool {
+        let kept = (seen.0 | State::SAVED_BIT | State::PINNED) - State::REF;
+        // ORDERING: Release, as for `drop_reference`.
+        self.state
+            .compare_exchange(seen.0, kept, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Notes a use, in one attempt: who loses it loses to somebody who changes the same word.
     #[inline]
     pub fn mark_visited(&self, seen: State) {

@@ -22,11 +22,11 @@ const RUN: [u64; 2] = [3, 4];
 /// The slot of a stack that has nothing to do with it.
 const UNRELATED: u32 = 3;
 
-fn new_node() -> NewNode {
+fn new_node() -> NewNode<'static> {
     NewNode {
         parent: 0,
         hash: 0,
-        run: RUN,
+        run: &RUN,
         length: 2,
         is_cut: false,
     }

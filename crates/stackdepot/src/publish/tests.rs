@@ -1,6 +1,8 @@
 //! One publication after another: what the second finds of the first, in whatever state it is.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+extern crate std;
+
 use super::*;
 use crate::config::Config;
 use crate::depot::Depot;
@@ -8,14 +10,21 @@ use crate::layout::Line;
 
 const HASH: u64 = 0x1234_5678_9abc_def0;
 
-fn node(first: u64) -> NewNode {
+fn node(first: u64) -> NewNode<'static> {
     NewNode {
         parent: 0,
         hash: HASH,
-        run: crate::frame::pad(&[first, 2], 2),
+        run: padded(&[first, 2]),
         length: 2,
         is_cut: false,
     }
+}
+
+fn padded(frames: &[u64]) -> &'static Run {
+    std::boxed::Box::leak(std::boxed::Box::new(crate::frame::pad(
+        frames,
+        frames.len(),
+    )))
 }
 
 fn with_region(test: impl Fn(&Region<'_>)) {
@@ -62,7 +71,7 @@ fn nodes_that_differ_under_one_hash_are_both_stored() {
             ..node(1)
         };
         let shorter = NewNode {
-            run: crate::frame::pad(&[1], 1),
+            run: padded(&[1]),
             length: 1,
             ..node(1)
         };
