@@ -49,6 +49,7 @@ pub struct SdcStats {
     wide_nodes: u64,
     worn_slots: u64,
     stale_puts: u64,
+    stale_fetches: u64,
     windows: u64,
 }
 
@@ -95,6 +96,7 @@ pub unsafe extern "C" fn sdc_create(
                 depot,
                 most_frames,
                 truncated: AtomicU64::new(0),
+                stale_fetches: AtomicU64::new(0),
             });
             0
         }
@@ -135,7 +137,7 @@ pub unsafe extern "C" fn sdc_save(
 }
 
 /// Copies the stack of a handle to `out`, as much as `room` words take; answers how many frames
-/// it has, 0 when the handle is recognised as stale.
+/// that is, 0 when the handle is recognised as stale (counted).
 ///
 /// # Safety
 /// `view` was made by `sdc_create`; `out` has room for `room` words.
@@ -148,7 +150,10 @@ pub unsafe extern "C" fn sdc_fetch(view: &DepotView, handle: u32, out: *mut u64,
             core::slice::from_raw_parts_mut(out, room as usize),
         )
     };
-    weak_of(&depot.depot, handle).map_or(0, |weak| depot.fetch(weak, out) as u32)
+    let Some(handle) = Handle::from_bits(handle & KEPT) else {
+        return 0;
+    };
+    depot.fetch_held(handle, KEPT, out) as u32
 }
 
 /// The lasting name of a handle that is held; 0 when it is recognised as stale.
@@ -190,12 +195,9 @@ pub unsafe extern "C" fn sdc_fetch_weak(
 pub unsafe extern "C" fn sdc_put(view: &DepotView, handle: u32) {
     // SAFETY: the caller's promise.
     let depot = unsafe { &view.get().depot };
-    let Some(bits) = Handle::from_bits(handle & KEPT) else {
-        return;
-    };
-    // The core compares all bits of a stale handle, too, and counts it.
-    let held = depot.weak_of_bits(bits, KEPT);
-    depot.put(held.map_or(bits, |weak| depot.handle_of(weak)));
+    if let Some(handle) = Handle::from_bits(handle & KEPT) {
+        depot.put_bits(handle, KEPT);
+    }
 }
 
 /// Adds to the stack's number. The stack must be held by a reference, or for ever.
@@ -260,7 +262,10 @@ pub unsafe extern "C" fn sdc_advance(view: &DepotView, ticks: u32) {
 pub unsafe extern "C" fn sdc_stats(view: &DepotView, stats: &mut SdcStats) {
     // SAFETY: the caller's promise.
     let PaddedDepot {
-        depot, truncated, ..
+        depot,
+        truncated,
+        stale_fetches,
+        ..
     } = unsafe { view.get() };
     let counted = depot.stats();
     *stats = SdcStats {
@@ -280,6 +285,8 @@ pub unsafe extern "C" fn sdc_stats(view: &DepotView, stats: &mut SdcStats) {
         wide_nodes: counted.wide_nodes,
         worn_slots: counted.worn_slots,
         stale_puts: counted.stale_puts,
+        // ORDERING: a statistic.
+        stale_fetches: stale_fetches.load(Ordering::Relaxed),
         windows: counted.windows,
     };
 }

@@ -14,7 +14,7 @@
 use core::mem::MaybeUninit;
 use stackdepot::RUN_FRAMES;
 
-/// Most frames of a stack; the buffer is on the kernel's stack.
+/// Most frames of a stack.
 pub const MOST_FRAMES: usize = 64;
 /// Most words of a stack with what fills it up.
 pub const MOST_WORDS: usize = padded_length(MOST_FRAMES);
@@ -37,71 +37,70 @@ const fn is_like_filler(word: u64) -> bool {
     word as u32 <= COUNT_MASK | CUT
 }
 
-/// Room for a stack and what fills it up.
-pub struct Padded([MaybeUninit<u64>; MOST_WORDS]);
+/// What fills up a stack: in the window of its outermost frame, which is one that the root has anyway.
+#[inline(always)]
+fn filler(outermost: u64, count: usize, is_cut: bool) -> u64 {
+    let mark = count as u32 | if is_cut { CUT } else { 0 };
+    (outermost & UPPER_HALF) | u64::from(mark)
+}
 
-impl Padded {
+/// The runs of a stack, innermost first.
+pub struct Runs<'f> {
+    /// Where they lie in the stack itself.
+    pub inner: &'f [[u64; RUN_FRAMES]],
+    /// The outermost one, a copy if it had to be filled up.
+    pub outermost: &'f [u64; RUN_FRAMES],
+}
+
+/// Room for an outermost run, and before it for half a run that is copied along.
+pub struct OutermostRun([MaybeUninit<u64>; HALF + RUN_FRAMES]);
+
+impl OutermostRun {
     /// Nothing yet.
     #[inline(always)]
-    pub const fn new() -> Padded {
-        Padded([const { MaybeUninit::uninit() }; MOST_WORDS])
+    pub const fn new() -> OutermostRun {
+        OutermostRun([const { MaybeUninit::uninit() }; HALF + RUN_FRAMES])
     }
 
-    /// The stack without what is beyond `most` frames, filled up; `None` without frames.
+    /// Cuts a stack into runs, the outermost one filled up; `None` without frames. `is_cut`: the
+    /// stack had more frames.
     #[inline(always)]
-    pub fn fill<'w>(&'w mut self, frames: &'w [u64], most: usize) -> Option<&'w [u64]> {
-        let is_cut = frames.len() > most;
-        let kept = frames.get(..most).unwrap_or(frames);
-        let outermost = *kept.last()?;
-        if kept.len().is_multiple_of(RUN_FRAMES) && !is_cut && !is_like_filler(outermost) {
-            return Some(frames);
+    pub fn cut<'f>(&'f mut self, frames: &'f [u64], is_cut: bool) -> Option<Runs<'f>> {
+        let last = *frames.last()?;
+        let (inner, rest) = frames.as_chunks::<RUN_FRAMES>();
+        if rest.is_empty() && !is_cut && !is_like_filler(last) {
+            let (outermost, inner) = inner.split_last()?;
+            return Some(Runs { inner, outermost });
         }
-        let length = padded_length(kept.len());
-        let words = self.0.get_mut(..length)?;
-        // The window of the outermost frame, which is one that the stack's root has anyway.
-        let mark = (length - kept.len()) as u32 | if is_cut { CUT } else { 0 };
-        let filler = (outermost & UPPER_HALF) | u64::from(mark);
-        // The last ten words first: they end in the filling ones, and frames take the others.
-        *words.last_chunk_mut()? = [MaybeUninit::new(filler); RUN_FRAMES];
-        copy_in(words, kept)?;
-        // SAFETY: the last ten words were written, and the frames before them: of `length` words
-        // there are at most ten more than frames.
-        Some(unsafe { core::slice::from_raw_parts(words.as_ptr().cast(), length) })
+        let run: &mut [_; RUN_FRAMES] = self.0.last_chunk_mut()?;
+        *run = [MaybeUninit::new(filler(last, RUN_FRAMES - rest.len(), is_cut)); RUN_FRAMES];
+        self.copy_rest(frames, rest)?;
+        // SAFETY: all words of the run were written.
+        let outermost = unsafe { &*self.0.last_chunk::<RUN_FRAMES>()?.as_ptr().cast() };
+        Some(Runs { inner, outermost })
     }
 
-    /// Room to copy a stack to: zeros.
-    pub const fn zeroed() -> [u64; MOST_WORDS] {
-        [0; MOST_WORDS]
-    }
-}
-
-/// Copies frames to the beginning of a place that has room for them. All but very short stacks without a
-/// loop over single frames, whose end a processor does not foresee: the last chunk overlaps the one before.
-#[inline(always)]
-fn copy_in(words: &mut [MaybeUninit<u64>], frames: &[u64]) -> Option<()> {
-    let places = words.get_mut(..frames.len())?;
-    if frames.len() < HALF {
-        for (place, frame) in places.iter_mut().zip(frames) {
-            place.write(*frame);
+    /// Copies the frames of the outermost run. But for very short stacks without a loop over
+    /// frames, whose end a processor does not foresee: what is copied overlaps.
+    #[inline(always)]
+    fn copy_rest(&mut self, frames: &[u64], rest: &[u64]) -> Option<()> {
+        if let (Some(first), Some(last)) = (rest.first_chunk(), rest.last_chunk()) {
+            copy_half(self.half(HALF)?, first);
+            copy_half(self.half(rest.len())?, last);
+        } else if let Some(last) = frames.last_chunk() {
+            copy_half(self.half(rest.len())?, last);
+        } else {
+            for (place, frame) in self.0.get_mut(HALF..)?.iter_mut().zip(rest) {
+                place.write(*frame);
+            }
         }
-    } else if frames.len() < RUN_FRAMES {
-        copy_half(places.first_chunk_mut()?, frames.first_chunk()?);
-        copy_half(places.last_chunk_mut()?, frames.last_chunk()?);
-    } else {
-        let runs = frames.as_chunks::<RUN_FRAMES>().0;
-        for (place, run) in places.as_chunks_mut::<RUN_FRAMES>().0.iter_mut().zip(runs) {
-            copy_run(place, run)?;
-        }
-        copy_run(places.last_chunk_mut()?, frames.last_chunk()?)?;
+        Some(())
     }
-    Some(())
-}
 
-#[inline(always)]
-fn copy_run(place: &mut [MaybeUninit<u64>; RUN_FRAMES], run: &[u64; RUN_FRAMES]) -> Option<()> {
-    copy_half(place.first_chunk_mut()?, run.first_chunk()?);
-    copy_half(place.last_chunk_mut()?, run.last_chunk()?);
-    Some(())
+    #[inline(always)]
+    fn half(&mut self, start: usize) -> Option<&mut [MaybeUninit<u64>; HALF]> {
+        self.0.get_mut(start..)?.first_chunk_mut()
+    }
 }
 
 #[inline(always)]
@@ -109,13 +108,17 @@ fn copy_half(place: &mut [MaybeUninit<u64>; HALF], half: &[u64; HALF]) {
     *place = half.map(MaybeUninit::new);
 }
 
-/// How many of a stack's words are frames, by its outermost word.
-#[inline]
-pub const fn frame_count(length: usize, outermost: u64) -> usize {
-    let filler_count = if is_like_filler(outermost) {
-        outermost as u32 & COUNT_MASK
+/// How many of the words of an outermost run are no frames, by the outermost one.
+#[inline(always)]
+pub const fn filler_count(outermost: u64) -> usize {
+    if is_like_filler(outermost) {
+        (outermost as u32 & COUNT_MASK) as usize
     } else {
         0
-    };
-    length.saturating_sub(filler_count as usize)
+    }
+}
+
+/// How many of a stack's words are frames, by its outermost word.
+pub const fn frame_count(length: usize, outermost: u64) -> usize {
+    length.saturating_sub(filler_count(outermost))
 }

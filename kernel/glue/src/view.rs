@@ -8,9 +8,9 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::padded::{Padded, frame_count};
+use crate::padded::{MOST_WORDS, OutermostRun, Runs, filler_count, frame_count};
 use stackdepot::ring::{Events, Ring};
-use stackdepot::{Depot, Hold, Leased, WeakHandle};
+use stackdepot::{Depot, Handle, Hold, Leased, WeakHandle};
 
 /// Words of `struct sdc_depot`.
 const DEPOT_WORDS: usize = 64;
@@ -27,6 +27,8 @@ pub struct PaddedDepot {
     pub most_frames: usize,
     /// Stacks that were longer.
     pub truncated: AtomicU64,
+    /// Fetches by handles that were recognised as stale.
+    pub stale_fetches: AtomicU64,
 }
 
 impl PaddedDepot {
@@ -34,17 +36,45 @@ impl PaddedDepot {
     #[inline(always)]
     pub fn save(&self, frames: &[u64], hold: Hold) -> Option<Leased> {
         if frames.len() > self.most_frames {
-            // ORDERING: a statistic.
-            self.truncated.fetch_add(1, Ordering::Relaxed);
+            return self.save_cut(frames, hold);
         }
-        let mut padded = Padded::new();
-        let words = padded.fill(frames, self.most_frames)?;
-        self.depot.save_held(words, hold).ok()
+        let mut room = OutermostRun::new();
+        let Runs { inner, outermost } = room.cut(frames, false)?;
+        self.depot.save_runs(inner, outermost, hold).ok()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn save_cut(&self, frames: &[u64], hold: Hold) -> Option<Leased> {
+        // ORDERING: a statistic.
+        self.truncated.fetch_add(1, Ordering::Relaxed);
+        let mut room = OutermostRun::new();
+        let Runs { inner, outermost } = room.cut(frames.get(..self.most_frames)?, true)?;
+        self.depot.save_runs(inner, outermost, hold).ok()
+    }
+
+    /// Copies a held stack out, as much as `out` takes; answers how many frames that is, 0 when the handle
+    /// is recognised as stale (counted).
+    #[inline(always)]
+    pub fn fetch_held(&self, handle: Handle, kept: u32, out: &mut [u64]) -> usize {
+        let fetched = self.depot.fetch_filled(handle, kept, out, filler_count);
+        fetched.unwrap_or_else(|| self.fetch_other(handle, kept, out))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fetch_other(&self, handle: Handle, kept: u32, out: &mut [u64]) -> usize {
+        let weak = self.depot.weak_of_bits(handle, kept);
+        let count = weak.map_or(0, |weak| self.fetch(weak, out));
+        if count == 0 {
+            // ORDERING: a statistic.
+            self.stale_fetches.fetch_add(1, Ordering::Relaxed);
+        }
+        count.min(out.len())
     }
 
     /// Copies a stack out, as much as `out` takes, and may overwrite the rest of `out`; answers how
     /// many frames it has, 0 when it is gone.
-    #[inline(always)]
     pub fn fetch(&self, weak: WeakHandle, out: &mut [u64]) -> usize {
         let Ok(fetched) = self.depot.fetch(weak, out) else {
             return 0;
@@ -60,7 +90,7 @@ impl PaddedDepot {
     #[cold]
     #[inline(never)]
     fn fetch_short(&self, weak: WeakHandle, out: &mut [u64]) -> usize {
-        let mut words = Padded::zeroed();
+        let mut words = [0; MOST_WORDS];
         let Ok(fetched) = self.depot.fetch(weak, &mut words) else {
             return 0;
         };

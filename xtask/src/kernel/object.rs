@@ -19,8 +19,8 @@ const FLAGS: &str = "-Crelocation-model=static -Ccode-model=kernel -Cno-redzone=
 /// leaves a page, and a processor's cache of addresses likes it, too.
 const SCRIPT: &str = "SECTIONS {
   .text 0 : ALIGN(4096) {
-    *(.text.sdc_save .text.*6insert*Region4save .text.*4hash*8multiply)
-    *(.text.sdc_put .text.sdc_fetch .text.*5fetch*11fetch_words)
+    *(.text.sdc_save)
+    *(.text.sdc_put .text.sdc_fetch)
     *(.text .text.*)
   }
   .rodata 0 : { *(.rodata .rodata.*) }

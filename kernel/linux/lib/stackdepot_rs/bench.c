@@ -20,6 +20,31 @@
 
 #define POOL_KIB(bytes) ((bytes) >> 10)
 
+/* The depot of ours that is timed. */
+static const struct sdc_depot *timed;
+
+/*
+ * What stack_depot_save_flags(), stack_depot_fetch_into() and stack_depot_put() are in a kernel with our
+ * depot: functions that first look whether it is there.
+ */
+static noinline depot_stack_handle_t our_save_flags(unsigned long *entries,
+						    unsigned int nr_entries, gfp_t alloc_flags,
+						    depot_flags_t flags)
+{
+	return depot_save_flags(smp_load_acquire(&timed), entries, nr_entries, flags);
+}
+
+static noinline unsigned int our_fetch_into(depot_stack_handle_t handle, unsigned long *entries,
+					    unsigned int max)
+{
+	return depot_fetch_into(smp_load_acquire(&timed), handle, entries, max);
+}
+
+static noinline void our_put(depot_stack_handle_t handle)
+{
+	depot_put(smp_load_acquire(&timed), handle);
+}
+
 static void our_insert(struct bench_worker *self, u32 first, u32 count)
 {
 	struct bench *bench = self->bench;
@@ -27,9 +52,8 @@ static void our_insert(struct bench_worker *self, u32 first, u32 count)
 	for (u32 i = first; i < first + count; i++) {
 		struct bench_stack *stack = &bench->stacks.all[i];
 
-		bench->ours[i] = sdc_save(&bench->own->depot, stack->frames,
-					  cut_at_interrupt(stack->frames, stack->depth),
-					  SDC_HOLD_FOREVER);
+		bench->ours[i] = our_save_flags(stack->frames, stack->depth, GFP_KERNEL,
+						STACK_DEPOT_FLAG_CAN_ALLOC);
 	}
 }
 
@@ -53,9 +77,8 @@ static void our_hit(struct bench_worker *self, u32 first, u32 count)
 		u32 number = bench->stacks.order[i];
 		struct bench_stack *stack = &bench->stacks.all[number];
 
-		self->bad += sdc_save(&bench->own->depot, stack->frames,
-				      cut_at_interrupt(stack->frames, stack->depth),
-				      SDC_HOLD_FOREVER) != bench->ours[number];
+		self->bad += our_save_flags(stack->frames, stack->depth, GFP_KERNEL,
+					    STACK_DEPOT_FLAG_CAN_ALLOC) != bench->ours[number];
 	}
 }
 
@@ -79,10 +102,8 @@ static void our_get_put(struct bench_worker *self, u32 first, u32 count)
 	for (u32 i = first; i < first + count; i++) {
 		struct bench_stack *stack = &bench->stacks.all[bench->stacks.order[i]];
 
-		sdc_put(&bench->own->depot,
-			sdc_save(&bench->own->depot, stack->frames,
-				 cut_at_interrupt(stack->frames, stack->depth),
-				 SDC_HOLD_REFERENCE));
+		our_put(our_save_flags(stack->frames, stack->depth, GFP_KERNEL,
+				       STACK_DEPOT_FLAG_CAN_ALLOC | STACK_DEPOT_FLAG_GET));
 	}
 }
 
@@ -107,7 +128,7 @@ static void our_fetch(struct bench_worker *self, u32 first, u32 count)
 	for (u32 i = first; i < first + count; i++) {
 		u32 number = bench->stacks.order[i];
 
-		self->bad += sdc_fetch(&bench->own->depot, bench->ours[number], self->out, 64) !=
+		self->bad += our_fetch_into(bench->ours[number], self->out, 64) !=
 			     bench->stacks.all[number].depth;
 	}
 }
@@ -234,6 +255,7 @@ static int run_once(struct seq_file *seq, int (*make)(struct bench_stacks *, u32
 	bench->cs = kvcalloc(bench->stacks.count, sizeof(u32), GFP_KERNEL);
 	if (!bench->own || !bench->ours || !bench->cs || c_depot_init())
 		goto free;
+	timed = &bench->own->depot;
 	error = bench_cpus_start(bench, cpus);
 	if (!error)
 		run(seq, bench);

@@ -50,6 +50,7 @@ struct sdc_stats {
 	u64 wide_nodes;
 	u64 worn_slots;
 	u64 stale_puts;
+	u64 stale_fetches;
 	u64 windows;
 };
 
@@ -63,6 +64,7 @@ enum sdc_hold {
 
 int sdc_create(struct sdc_depot *depot, void *base, const struct sdc_config *config);
 u32 sdc_save(const struct sdc_depot *depot, const unsigned long *frames, u32 count, u32 hold);
+/* Answers how many frames it copied: at most `room`. */
 u32 sdc_fetch(const struct sdc_depot *depot, u32 handle, unsigned long *out, u32 room);
 u64 sdc_weak(const struct sdc_depot *depot, u32 handle);
 u32 sdc_fetch_weak(const struct sdc_depot *depot, u64 weak, unsigned long *out, u32 room);

@@ -50,9 +50,6 @@ static bool counts_requested;
 static unsigned long wanted_bytes;
 static unsigned int wanted_events;
 
-/* Fetches and puts that C's depot would have warned of. */
-static atomic_long_t stale_fetches;
-
 struct fetch_buffers {
 	unsigned int next;
 	unsigned long entries[FETCH_BUFFERS][CONFIG_STACKDEPOT_MAX_FRAMES];
@@ -196,27 +193,12 @@ unlock:
 }
 EXPORT_SYMBOL_GPL(stack_depot_init);
 
-static u32 hold_of(depot_flags_t flags)
-{
-	if (flags & STACK_DEPOT_FLAG_GET)
-		return SDC_HOLD_REFERENCE;
-	return flags & STACK_DEPOT_FLAG_EVICTABLE ? SDC_HOLD_NONE : SDC_HOLD_FOREVER;
-}
-
 depot_stack_handle_t stack_depot_save_flags(unsigned long *entries,
 					    unsigned int nr_entries,
 					    gfp_t alloc_flags,
 					    depot_flags_t depot_flags)
 {
-	const struct sdc_depot *core = stack_depot_core();
-
-	if (WARN_ON(depot_flags & ~STACK_DEPOT_FLAGS_MASK))
-		return 0;
-	/* What an interrupt interrupted would make its stacks all different. */
-	nr_entries = cut_at_interrupt(entries, nr_entries);
-	if (unlikely(!nr_entries || !core))
-		return 0;
-	return sdc_save(core, entries, nr_entries, hold_of(depot_flags));
+	return depot_save_flags(stack_depot_core(), entries, nr_entries, depot_flags);
 }
 EXPORT_SYMBOL_GPL(stack_depot_save_flags);
 
@@ -232,18 +214,7 @@ EXPORT_SYMBOL_GPL(stack_depot_save);
 unsigned int stack_depot_fetch_into(depot_stack_handle_t handle,
 				    unsigned long *entries, unsigned int max)
 {
-	const struct sdc_depot *core = stack_depot_core();
-	unsigned int nr_entries;
-
-	if (!handle || !core)
-		return 0;
-	nr_entries = sdc_fetch(core, handle, entries, max);
-	if (!nr_entries)
-		atomic_long_inc(&stale_fetches);
-	nr_entries = min(nr_entries, max);
-	/* The core is not instrumented: KMSAN did not see the stores. */
-	kmsan_unpoison_memory(entries, nr_entries * sizeof(*entries));
-	return nr_entries;
+	return depot_fetch_into(stack_depot_core(), handle, entries, max);
 }
 EXPORT_SYMBOL_GPL(stack_depot_fetch_into);
 
@@ -266,10 +237,7 @@ EXPORT_SYMBOL_GPL(stack_depot_fetch);
 
 void stack_depot_put(depot_stack_handle_t handle)
 {
-	const struct sdc_depot *core = stack_depot_core();
-
-	if (handle && core)
-		sdc_put(core, handle);
+	depot_put(stack_depot_core(), handle);
 }
 EXPORT_SYMBOL_GPL(stack_depot_put);
 
@@ -350,7 +318,7 @@ static int stats_show(struct seq_file *seq, void *v)
 	seq_printf(seq, "wide_nodes: %llu\n", stats.wide_nodes);
 	seq_printf(seq, "worn_slots: %llu\n", stats.worn_slots);
 	seq_printf(seq, "stale_puts: %llu\n", stats.stale_puts);
-	seq_printf(seq, "stale_fetches: %ld\n", atomic_long_read(&stale_fetches));
+	seq_printf(seq, "stale_fetches: %llu\n", stats.stale_fetches);
 	seq_printf(seq, "generation_bits_in_handle: %llu\n",
 		   DEPOT_HANDLE_BITS - STACK_DEPOT_EXTRA_BITS - stats.slot_bits);
 	return 0;
