@@ -43,6 +43,11 @@ impl Arch {
         if self == Arch::Uml { 1 } else { 2 }
     }
 
+    /// How often C's kernel is booted to see what its own boots differ by.
+    pub fn boots_of_c(self) -> usize {
+        if self == Arch::Uml { 4 } else { 3 }
+    }
+
     fn make_name(self) -> &'static str {
         if self == Arch::Uml {
             "ARCH=um"

@@ -19,7 +19,12 @@ const SLOT_BYTES: [u64; 2] = [80, 88];
 
 /// Functions of stacks that say nothing of the depot: page_owner books what is allocated while it saves a
 /// stack on the first one; names of files, freed, fill KASAN's quarantine.
-const NOT_COMPARED: [&str; 3] = ["register_dummy_stack", "getname_flags", "__d_alloc"];
+const NOT_COMPARED: [&str; 4] = [
+    "register_dummy_stack",
+    "getname_flags",
+    "getname_kernel",
+    "__d_alloc",
+];
 
 /// What a judgement needs to boot kernels.
 struct Judge<'j> {
@@ -46,9 +51,12 @@ pub fn judge(arch: Arch, c: &Path, ours: &Path, initramfs: &Path, place: &Place)
     judge.complaints("c", &first);
     judge.complaints("ours", &own);
     if arch != Arch::X86Lockdep {
-        let again = judge.boot(c, "c-again", work)?;
-        judge.show_stacks(&first, &again, &own)?;
         judge.memory(ours, &first, &own)?;
+        let mut cs = vec![first];
+        for _ in 1..arch.boots_of_c() {
+            cs.push(judge.boot(c, "c-again", work)?);
+        }
+        judge.show_stacks(&cs, &own)?;
     }
     let line = "stack_depot.bytes=1M stack_depot.ring=4096 kunit.filter_glob=stackdepot_rs*";
     if arch == Arch::X86Lockdep {
@@ -131,16 +139,23 @@ impl Judge<'_> {
         self.note(complaints.is_empty(), &text);
     }
 
-    /// The same stacks and sums as C's, as far as C's second boot has those of its first.
-    fn show_stacks(&mut self, c: &Console, again: &Console, ours: &Console) -> Answer<()> {
-        let [c, again, ours] = [c, again, ours].map(page_stacks);
-        let (c, again, ours) = (c?, again?, ours?);
-        let (between, to_ours) = (Difference::of(&c, &again), Difference::of(&c, &ours));
-        self.show(&format!("show_stacks c to c again: {between}"));
-        self.show(&format!("show_stacks c to ours:    {to_ours}"));
-        // C against itself shows what boots differ by; one pair of boots shows little of it.
-        let tolerance = (2 * between.pages).max(c.values().sum::<u64>() / 100);
-        let is_right = to_ours.pages <= tolerance && to_ours.common * 20 >= between.common * 19;
+    /// The same stacks and sums as C's: no farther from one of C's boots than those are from each other.
+    fn show_stacks(&mut self, cs: &[Console], ours: &Console) -> Answer<()> {
+        let ours = page_stacks(ours)?;
+        let cs = cs.iter().map(page_stacks).collect::<Answer<Vec<_>>>()?;
+        let mut between = Vec::new();
+        for (index, left) in cs.iter().enumerate() {
+            for right in cs.iter().skip(index + 1) {
+                between.push(Difference::of(left, right));
+                let last = between.last().ok_or("nothing was compared")?;
+                self.show(&format!("show_stacks c to c:    {last}"));
+            }
+        }
+        let to_ours: Vec<_> = cs.iter().map(|c| Difference::of(c, &ours)).collect();
+        for difference in &to_ours {
+            self.show(&format!("show_stacks c to ours: {difference}"));
+        }
+        let is_right = is_within(&to_ours, &between);
         self.note(
             is_right,
             "page_owner counts the same pages of the same stacks",
@@ -201,7 +216,29 @@ impl Judge<'_> {
         let is_right = text.matches("check lost=0 bad=0").count() == wanted;
         self.note(is_right, "bench: both depots answered every stack");
         for line in text.lines().filter(|line| line.contains('=')) {
-            self.show(&format!("bench: {line}"));
+            self.show(&format!("bench: {line}{}", self.arch.bar(line)));
+        }
+    }
+}
+
+impl Arch {
+    /// What ours may take of C's time, where a line of the comparison says how much it took.
+    fn bar(self, line: &str) -> String {
+        let word = |name: &str| {
+            line.split_whitespace()
+                .find_map(|word| word.strip_prefix(name))
+        };
+        let ratio: Option<u64> = word("ratio_permille=").and_then(|ratio| ratio.parse().ok());
+        let is_timed = word("cpus=").and_then(|cpus| cpus.parse().ok()) == Some(self.processors());
+        let most = if self == Arch::Uml && line.contains(" hit ") {
+            700
+        } else {
+            1050
+        };
+        match ratio {
+            Some(ratio) if is_timed && ratio <= most => format!(" (at most {most}: met)"),
+            Some(_) if is_timed => format!(" (at most {most}: MISSED)"),
+            _ => String::new(),
         }
     }
 }
@@ -230,6 +267,21 @@ fn page_stacks(console: &Console) -> Answer<HashMap<Vec<&str>, u64>> {
         return Err("show_stacks is empty".to_owned());
     }
     Ok(stacks)
+}
+
+/// Whether ours is as near to one of C's boots as C's boots are to each other: in pages, and in stacks to
+/// a twentieth.
+fn is_within(to_ours: &[Difference], between: &[Difference]) -> bool {
+    let nearest = to_ours.iter().map(|difference| difference.pages).min();
+    let tolerance = between.iter().map(|difference| difference.pages).max();
+    let most_common = to_ours.iter().map(|difference| difference.common).max();
+    let least_common = between.iter().map(|difference| difference.common).min();
+    match (nearest, tolerance, most_common, least_common) {
+        (Some(nearest), Some(tolerance), Some(most), Some(least)) => {
+            nearest <= tolerance && most * 20 >= least * 19
+        }
+        _ => false,
+    }
 }
 
 /// How two outputs of `show_stacks` differ.
@@ -264,5 +316,40 @@ impl std::fmt::Display for Difference {
             out,
             "{common} of {stacks} stacks in common, {left} and {right} pages (differ by {pages})"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_compared_with_their_bars_where_all_processors_were_timed() {
+        let bar = |arch: Arch, cpus, operation, ratio| {
+            arch.bar(&format!(
+                "made cpus={cpus} {operation} c_ns=1 ratio_permille={ratio}"
+            ))
+        };
+        assert_eq!(bar(Arch::Uml, 1, "hit", 700), " (at most 700: met)");
+        assert_eq!(bar(Arch::Uml, 1, "hit", 701), " (at most 700: MISSED)");
+        assert_eq!(bar(Arch::Uml, 1, "fetch", 1050), " (at most 1050: met)");
+        assert_eq!(bar(Arch::X86, 2, "hit", 1051), " (at most 1050: MISSED)");
+        assert_eq!(bar(Arch::X86, 1, "hit", 1051), "");
+        assert_eq!(Arch::X86.bar("made cpus=2 check lost=0"), "");
+    }
+
+    #[test]
+    fn ours_is_right_where_it_is_as_near_to_c_as_c_is_to_itself() {
+        let differ = |pages, common| Difference {
+            stacks: 200,
+            common,
+            sums: [0, pages],
+            pages,
+        };
+        let between = [differ(9, 160), differ(11, 170)];
+        assert!(is_within(&[differ(20, 152), differ(11, 100)], &between));
+        assert!(!is_within(&[differ(12, 200)], &between), "pages");
+        assert!(!is_within(&[differ(0, 151)], &between), "stacks");
+        assert!(!is_within(&[differ(0, 200)], &[]) && !is_within(&[], &between));
     }
 }
