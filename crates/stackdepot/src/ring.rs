@@ -37,7 +37,7 @@ use crate::section::{LINE_BYTES, SectionError, WordLine};
 use crate::sync::{Ordering, fence};
 use core::num::NonZeroU64;
 use entry::{read_entry, write_entry};
-use place::{CURSOR, Cursor, EXPIRED, LAPPED, PLACE_MASK, Places, WASTED};
+use place::{CURSOR, Cursor, Divisor, EXPIRED, LAPPED, PLACE_MASK, Places, WASTED};
 
 /// "STKDRING", little-endian.
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"STKDRING");
@@ -164,7 +164,8 @@ pub struct RingStats {
 pub struct Ring<'r> {
     places: Places<'r>,
     entries: &'r [WordLine],
-    entry_count: NonZeroU64,
+    entry_count: Divisor,
+    shard_count: Divisor,
     config: RingConfig,
 }
 
@@ -191,11 +192,12 @@ impl<'r> Ring<'r> {
             tick_events,
             most_chunk: config.most_chunk(),
         };
-        let entry_count = NonZeroU64::new(entries.len() as u64).unwrap_or(NonZeroU64::MIN);
+        let divisor = |count| Divisor::new(NonZeroU64::new(count).unwrap_or(NonZeroU64::MIN));
         Ok(Ring {
             places,
             entries,
-            entry_count,
+            entry_count: divisor(entries.len() as u64),
+            shard_count: divisor(config.shard_count.into()),
             config: *config,
         })
     }
@@ -227,9 +229,9 @@ impl<'r> Ring<'r> {
     /// thread sleeps in between, an event in the ring then has its stacks. Claim also when the
     /// save may fail, so that the clock never stops. `shard` is any number; threads that run at
     /// the same time should differ in it.
-    #[inline]
+    #[inline(always)]
     pub fn claim(&self, depot: &Depot<'_>, shard: usize) -> Place {
-        let shard = shard % (self.config.shard_count.max(1) as usize);
+        let shard = self.shard_count.rest_of(shard as u64) as usize;
         let (number, ticks) = self.places.take(shard);
         if ticks != 0 {
             depot.advance(ticks);
@@ -351,11 +353,12 @@ impl<'r> Ring<'r> {
         self.entries.iter().for_each(entry::reset_entry);
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry_of(&self, number: u64) -> Option<&'r WordLine> {
-        self.entries.get((number % self.entry_count) as usize)
+        self.entries.get(self.entry_count.rest_of(number) as usize)
     }
 
+    #[cold]
     fn count(&self, shard: usize, word: usize) {
         if let Some(counter) = self
             .places

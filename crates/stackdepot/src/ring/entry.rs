@@ -27,6 +27,7 @@ const fn sequence_of(number: u64, state: u64) -> u64 {
 }
 
 /// EMPTY or DONE of an earlier place -> FILLING -> DONE; false when lapped.
+#[inline(always)]
 pub(super) fn write_entry<const WORDS: usize>(
     entry: &WordLine,
     number: u64,

@@ -19,6 +19,7 @@
 use crate::handle::Tick;
 use crate::section::WordLine;
 use crate::sync::{AtomicU64, Ordering};
+use core::num::NonZeroU64;
 
 /// Bits of a place number.
 pub(crate) const PLACE_BITS: u32 = 52;
@@ -112,19 +113,54 @@ impl Cursor {
     }
 }
 
+/// A number to divide by, with its reciprocal: the remainder without a division.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Divisor {
+    number: NonZeroU64,
+    /// The greatest whole number not above (2^64 - 1) / `number`.
+    reciprocal: u64,
+}
+
+impl Divisor {
+    pub const fn new(number: NonZeroU64) -> Divisor {
+        Divisor {
+            number,
+            reciprocal: u64::MAX / number.get(),
+        }
+    }
+
+    pub const fn get(self) -> u64 {
+        self.number.get()
+    }
+
+    /// `value` modulo the number.
+    #[inline(always)]
+    pub const fn rest_of(self, value: u64) -> u64 {
+        // The reciprocal is short of 2^64 / number by at most 1, `value` is below 2^64: so the quotient
+        // is too small by at most one.
+        let quotient = ((value as u128 * self.reciprocal as u128) >> 64) as u64;
+        let rest = value - quotient * self.get();
+        if rest < self.get() {
+            rest
+        } else {
+            rest - self.get()
+        }
+    }
+}
+
 /// The words from which places come.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places<'r> {
     pub head: &'r AtomicU64,
     pub shards: &'r [WordLine],
-    pub tick_events: core::num::NonZeroU64,
+    pub tick_events: NonZeroU64,
     /// Places of the largest chunk; 1 = all places come from the head directly.
     pub most_chunk: u64,
 }
 
 impl Places<'_> {
     /// Takes a place; answers its number and by how many ticks the claim moved the clock.
-    #[inline]
+    #[inline(always)]
     pub fn take(&self, shard: usize) -> (u64, u32) {
         if self.most_chunk <= 1 {
             return self.claim(1);
@@ -135,6 +171,7 @@ impl Places<'_> {
         }
     }
 
+    #[inline(always)]
     fn take_from(&self, shard: &WordLine) -> (u64, u32) {
         // ORDERING: Acquire, partner: the swap in `bring_next`: whoever takes a place of a chunk
         // comes after its claim on the head, and so after the clock moves that this saw.
@@ -155,6 +192,8 @@ impl Places<'_> {
     }
 
     /// Claims the shard's next chunk and takes its first place.
+    #[cold]
+    #[inline(never)]
     fn bring_next(&self, shard: &WordLine, aged: bool) -> (u64, u32) {
         let size = self.next_size(shard, aged);
         let (first, ticks) = self.claim(size);

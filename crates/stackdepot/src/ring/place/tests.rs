@@ -1,8 +1,9 @@
 //! The arithmetic of places, at every edge and around the wrap.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
+extern crate std;
+
 use super::*;
-use core::num::NonZeroU64;
 
 #[test]
 fn a_place_is_before_those_of_the_next_half_turn() {
@@ -132,4 +133,22 @@ fn every_place_is_handed_out_wasted_or_left_and_ticks_begin_on_time() {
         }
         assert!(shard.0[WASTED].load(Ordering::Relaxed) > 0);
     });
+}
+
+#[test]
+fn a_remainder_without_a_division_is_the_remainder() {
+    let edges = |number: u64| [number.wrapping_sub(1), number, number.wrapping_add(1)];
+    let numbers = (0..64)
+        .map(|shift| 1u64 << shift)
+        .chain([3, 7, 48_771, u64::MAX, PLACE_MASK]);
+    let all: std::vec::Vec<u64> = numbers.flat_map(edges).collect();
+    for number in all.iter().filter_map(|number| NonZeroU64::new(*number)) {
+        let divisor = Divisor::new(number);
+        for value in all
+            .iter()
+            .flat_map(|value| [*value, value.wrapping_mul(number.get())])
+        {
+            assert_eq!(divisor.rest_of(value), value % number, "{value} % {number}");
+        }
+    }
 }
