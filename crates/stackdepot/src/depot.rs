@@ -205,7 +205,7 @@ impl<'r> Depot<'r> {
     ///
     /// # Errors
     /// `Evicted`, `Saturated`, `Contended`, or `Disabled`.
-    #[inline]
+    #[inline(always)]
     pub fn hold(&self, weak: WeakHandle, hold: Hold) -> Result<Leased, HoldError> {
         let saved = self.region.hold(weak, hold)?;
         Ok(self.leased(saved))
@@ -340,6 +340,67 @@ impl<'r> Depot<'r> {
     #[inline]
     pub fn put_with_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
         self.region.put_with_payload(held, first_word, deltas);
+    }
+
+    /// [`Depot::hold`], and [`Depot::add_payload_words`] where that counts a reference, in one look at
+    /// the stack's slot.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Hold, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let config = Config { references: true, payload_words: 2, ..Config::new(65536) };
+    /// let depot = Depot::new(&mut memory, &config).unwrap();
+    /// let weak = depot.save(&[0x401000]).unwrap();
+    /// depot.hold_with_payload(weak, Hold::Reference, 0, &[1, 4096]).unwrap();
+    /// assert_eq!(depot.payload(weak).unwrap(), [1, 4096, 0, 0]);
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Depot::hold`]; nothing was added then.
+    #[inline(always)]
+    pub fn hold_with_payload(
+        &self,
+        weak: WeakHandle,
+        hold: Hold,
+        first_word: usize,
+        deltas: &[u64],
+    ) -> Result<Leased, HoldError> {
+        let saved = self
+            .region
+            .hold_with_payload(weak, hold, first_word, deltas)?;
+        Ok(self.leased(saved))
+    }
+
+    /// [`Depot::renew`] and [`Depot::put_with_payload`] in one look at the stack's slot: the caller's
+    /// counted reference becomes a lease, from the answered tick.
+    ///
+    /// ```
+    /// use stackdepot::{Config, Depot, Line};
+    /// let mut memory = vec![Line::ZERO; 1024];
+    /// let config = Config {
+    ///     references: true,
+    ///     lease_ticks: 2,
+    ///     payload_words: 2,
+    ///     ..Config::new(65536)
+    /// };
+    /// let depot = Depot::new(&mut memory, &config).unwrap();
+    /// let held = depot.save_acquire(&[0x401000]).unwrap();
+    /// assert_eq!(depot.put_for_lease(held.weak, 0, &[1, 4096]), Ok(depot.now()));
+    /// assert_eq!(depot.payload(held.weak).unwrap(), [1, 4096, 0, 0]);
+    /// assert_eq!(depot.walk().next().unwrap().references, 0);
+    /// ```
+    ///
+    /// # Errors
+    /// Why there is no lease; the reference is given back all the same. A weak handle that names
+    /// nothing held is counted as a stale put.
+    #[inline(always)]
+    pub fn put_for_lease(
+        &self,
+        held: WeakHandle,
+        first_word: usize,
+        deltas: &[u64],
+    ) -> Result<Tick, HoldError> {
+        self.region.put_for_lease(held, first_word, deltas)
     }
 
     /// Begins to bring what a [`renew`](Depot::renew), [`put`](Depot::put) or payload of that

@@ -147,6 +147,31 @@ impl<'r> Region<'r> {
         }
     }
 
+    /// Turns a reference into a lease from now on, after adding to the payload: `renew` and
+    /// `put_with_payload` in one look at the slot. The reference is gone whatever the answer.
+    #[inline]
+    pub fn put_for_lease(
+        &self,
+        weak: WeakHandle,
+        first_word: usize,
+        deltas: &[u64],
+    ) -> Result<Tick, HoldError> {
+        let (number, generation) = (weak.slot(), weak.generation());
+        if let Some(slot) = self.slot(number)
+            && slot.generation_now() == generation
+            && let state = slot.state_now()
+            && state.is_live()
+            && state.references() != 0
+        {
+            let leased = self.lease(slot, generation, state);
+            self.add_words(number, first_word, deltas);
+            self.release_slot(number, slot);
+            return leased;
+        }
+        count(&self.header.counters.stale_puts);
+        Err(HoldError::Evicted)
+    }
+
     /// Whether a handle fits what is in its slot, as every handle does that is held.
     #[inline]
     fn is_held_as(&self, number: u32, slot: &Slot, held: Handle, kept: u32) -> bool {
@@ -167,7 +192,7 @@ impl<'r> Region<'r> {
 
     /// Stamps the current tick on a node, unless it is there. `seen` was loaded after
     /// `generation`, and the clock is read after `seen`.
-    #[inline]
+    #[inline(always)]
     pub fn lease(&self, slot: &Slot, generation: u32, seen: State) -> Result<Tick, HoldError> {
         if self.lease_ticks == 0 {
             return Err(HoldError::Disabled);
@@ -337,6 +362,30 @@ mod tests {
         assert_eq!(depot.payload(held.weak), Ok([11, 0, 0, 0]));
         depot.put(held.handle);
         assert_eq!(depot.stats().stale_puts, 3, "a put without a reference");
+    }
+
+    #[test]
+    fn a_reference_that_becomes_a_lease_counts_once_and_only_if_it_is_there() {
+        let mut memory = [Line::ZERO; 64];
+        let depot = Depot::new(&mut memory, &all_on()).unwrap();
+        let weak = depot.save(&[0x1000]).unwrap();
+        let hold = |weak, hold| depot.hold_with_payload(weak, hold, 0, &[5]).is_ok();
+        assert!(hold(weak, Hold::Reference) && hold(weak, Hold::Lease));
+        assert_eq!(
+            depot.payload(weak),
+            Ok([5, 0, 0, 0]),
+            "a lease adds nothing"
+        );
+        let next = WeakHandle::new(weak.slot(), weak.generation() + 1);
+        assert!(!hold(next, Hold::Reference));
+        assert_eq!(depot.put_for_lease(next, 0, &[6]), Err(HoldError::Evicted));
+        depot.advance(1);
+        assert_eq!(depot.put_for_lease(weak, 0, &[6]), Ok(Tick(1)));
+        let state = slot(&depot, weak).unwrap().state_now();
+        assert!((state.references(), state.stamp()) == (0, 1) && state.has(State::LEASED));
+        assert_eq!(depot.put_for_lease(weak, 0, &[6]), Err(HoldError::Evicted));
+        assert_eq!(depot.payload(weak), Ok([11, 0, 0, 0]));
+        assert_eq!(depot.stats().stale_puts, 2);
     }
 
     #[test]

@@ -107,14 +107,16 @@ impl<'r> Region<'r> {
     }
 
     /// Holds a stack that was saved before as a save of it would; see `Depot::hold`.
-    #[inline]
+    #[inline(always)]
     pub fn hold(&self, weak: WeakHandle, hold: Hold) -> Result<Saved, HoldError> {
         if self.check_hold(hold).is_err() {
             return Err(HoldError::Disabled);
         }
         let number = weak.slot();
         let slot = self.slot(number).ok_or(HoldError::Evicted)?;
-        self.prefetch_payload(number);
+        if hold.is_reference() {
+            self.prefetch_payload(number);
+        }
         let generation = slot.generation_now();
         let state = slot.state_now();
         if generation != weak.generation() || !state.is_saved() {
@@ -129,6 +131,22 @@ impl<'r> Region<'r> {
             },
             hold,
         )
+    }
+
+    /// The same, and adds to the payload where the hold counts a reference.
+    #[inline(always)]
+    pub fn hold_with_payload(
+        &self,
+        weak: WeakHandle,
+        hold: Hold,
+        first_word: usize,
+        deltas: &[u64],
+    ) -> Result<Saved, HoldError> {
+        let saved = self.hold(weak, hold)?;
+        if hold.is_reference() {
+            self.add_words(weak.slot(), first_word, deltas);
+        }
+        Ok(saved)
     }
 
     /// Refuses holds that were switched off.
@@ -187,6 +205,7 @@ impl<'r> Region<'r> {
     }
 
     /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
+    #[inline]
     fn hold_by_reference(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
         let state = self.acquire_slot(found.number, found.slot, found.generation)?;
         if self.lease_ticks == 0 && !state.has(State::VISITED) {

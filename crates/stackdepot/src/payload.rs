@@ -22,7 +22,8 @@ impl Region<'_> {
     /// Adds to the words of a slot that the caller holds by a reference.
     #[inline]
     pub fn add_words(&self, number: u32, first_word: usize, deltas: &[u64]) {
-        for (word, delta) in self.payload_of(number).iter().skip(first_word).zip(deltas) {
+        let words = self.payload_of(number).get(first_word..).unwrap_or(&[]);
+        for (word, delta) in words.iter().zip(deltas) {
             // ORDERING: Release, partner: `payload` (fence Acquire in `is_still`): this life's
             // generation comes before its numbers, so a reader of the last life drops them.
             word.fetch_add(*delta, Ordering::Release);
