@@ -8,7 +8,7 @@
 //! Every call that changes what is allocated fills or loses exactly one place (a realloc two), so
 //! that the ring's count is the count of the calls.
 
-use stackdepot::live::{Inserted, LiveBlock, Removed};
+use stackdepot::live::{Inserted, LiveBlock, Located, Removed};
 use stackdepot::ring::{Event, EventKind, Place};
 use stackdepot::{Depot, Hold, Leased, SaveError, WeakHandle};
 use stackdepot_region::caller::{Caller, Family};
@@ -38,34 +38,32 @@ pub struct Resize {
 
 impl Call {
     /// The real function answered a new block.
-    #[inline]
+    #[inline(always)]
     pub fn allocated(&self, address: usize, size: usize, family: Family) {
-        if self.is_recorded_inside(address) {
+        if family != Family::C && self.is_recorded_inside(address) {
             return self.adopt_inner(address as u64, family);
         }
         self.note_inner_block(address);
         self.start_recording();
         // Before the prefetch, for which the counter would wait.
         let time = tsc();
-        self.recorder.region.live.prefetch(address as u64);
-        self.with_stack(|stack| {
-            self.record_alloc(stack, address as u64, size as u64, family, time)
-        });
+        let located = self.recorder.region.live.locate(address as u64);
+        self.with_stack(|stack| self.record_alloc(stack, &located, size as u64, family, time));
         self.stop_recording();
     }
 
     /// The program gives a block back; the real function comes after.
-    #[inline]
+    #[inline(always)]
     pub fn freed(&self, address: usize, family: Family) {
         self.start_recording();
         // Before the prefetch, for which the counter would wait.
         let time = tsc();
-        self.recorder.region.live.prefetch(address as u64);
+        let located = self.recorder.region.live.locate(address as u64);
         if self.recorder.sampling.is_on() {
-            self.freed_if_recorded(address as u64, family, time);
+            self.freed_if_recorded(&located, family, time);
         } else {
             self.with_stack(|stack| {
-                let removed = self.take_out(address as u64);
+                let removed = self.take_out(&located);
                 self.record_free(stack, address as u64, family, time, &removed);
             });
         }
@@ -74,9 +72,10 @@ impl Call {
 
     /// A free while most blocks are left out: one that is not known says nothing.
     #[cold]
-    fn freed_if_recorded(&self, address: u64, family: Family, time: u64) {
-        let removed = self.take_out(address);
+    fn freed_if_recorded(&self, located: &Located<'_>, family: Family, time: u64) {
+        let removed = self.take_out(located);
         if let Removed::Block(_) = removed {
+            let address = located.address();
             self.with_stack(|stack| self.record_free(stack, address, family, time, &removed));
         }
     }
@@ -85,7 +84,7 @@ impl Call {
     /// address before we hear the outcome.
     pub fn resizing(&self, address: usize) -> Resize {
         self.start_recording();
-        let removed = self.take_out(address as u64);
+        let removed = self.take_out(&self.recorder.region.live.locate(address as u64));
         self.stop_recording();
         Resize {
             address: address as u64,
@@ -106,7 +105,8 @@ impl Call {
                     self.record_free(stack, old.address, Family::C, old.time, &old.removed);
                 }
                 if allocates {
-                    self.record_alloc(stack, address as u64, size as u64, Family::C, time);
+                    let located = self.recorder.region.live.locate(address as u64);
+                    self.record_alloc(stack, &located, size as u64, Family::C, time);
                 }
             });
         }
@@ -132,7 +132,7 @@ impl Call {
     pub fn resize_failed(&self, old: Resize) {
         self.start_recording();
         if let Removed::Block(block) = old.removed {
-            self.keep(old.address, &block);
+            self.keep(&self.recorder.region.live.locate(old.address), &block);
         }
         self.stop_recording();
     }
@@ -146,10 +146,11 @@ impl Call {
     #[cold]
     fn adopt_inner(&self, address: u64, family: Family) {
         self.start_recording();
-        if let Removed::Block(block) = self.take_out(address) {
+        let located = self.recorder.region.live.locate(address);
+        if let Removed::Block(block) = self.take_out(&located) {
             let caller = Caller::new(Caller::from_bits(block.thread).thread(), family);
             self.keep(
-                address,
+                &located,
                 &LiveBlock {
                     thread: caller.to_bits(),
                     ..block
@@ -159,43 +160,36 @@ impl Call {
         self.stop_recording();
     }
 
+    #[inline]
     fn record_alloc(
         &self,
         stack: &mut Walk<'_>,
-        address: u64,
+        located: &Located<'_>,
         size: u64,
         family: Family,
         time: u64,
     ) {
         let region = &self.recorder.region;
+        let address = located.address();
         let place = region.ring.claim(&region.depot, self.shard());
         let thread = self.caller(family).to_bits();
-        let saved = self.save(stack, Hold::ReferenceAndLease);
-        if let Some(saved) = saved {
-            region.depot.add_payload_words(
-                saved.handle,
-                payload::ALLOCATED,
-                &self.share(address, size, time),
-            );
-        }
-        let weak = saved.map(|saved| saved.weak);
-        self.keep(
-            address,
-            &LiveBlock {
-                stack: weak,
-                size,
-                thread,
-                time,
-            },
-        );
+        let stack = self.save_counted(stack, &self.share(address, size, time));
+        let block = LiveBlock {
+            stack,
+            size,
+            thread,
+            time,
+        };
+        self.keep(located, &block);
         let event = Event {
             time,
             thread,
-            ..Event::new(EventKind::Alloc, address, size, weak)
+            ..Event::new(EventKind::Alloc, address, size, stack)
         };
         self.fill(place, &event);
     }
 
+    #[inline]
     fn record_free(
         &self,
         stack: &mut Walk<'_>,
@@ -207,11 +201,11 @@ impl Call {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let caller = self.caller(family);
-        let saved = self.save(stack, Hold::Lease);
+        let stack = self.save_leased(stack);
         let mut event = Event {
             time,
             thread: caller.to_bits(),
-            ..Event::new(EventKind::Free, address, 0, saved.map(|saved| saved.weak))
+            ..Event::new(EventKind::Free, address, 0, stack)
         };
         match removed {
             Removed::Block(block) => {
@@ -222,10 +216,11 @@ impl Call {
                     event.kind = EventKind::MismatchedFree;
                     region.counters.count(Counter::FreesMismatched);
                 }
-                event.other_stack = block
-                    .stack
-                    .filter(|stack| region.depot.renew(*stack).is_ok());
-                self.release(address, block);
+                let share = self.share(address, block.size, block.time);
+                event.other_stack = block.stack.filter(|stack| {
+                    let leased = region.depot.put_for_lease(*stack, payload::FREED, &share);
+                    leased.is_ok()
+                });
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
@@ -238,16 +233,39 @@ impl Call {
         self.fill(place, &event);
     }
 
-    /// Saves a stack with a hold; one that the thread knows again only needs the hold.
-    #[inline]
-    fn save(&self, stack: &mut Walk<'_>, hold: Hold) -> Option<Leased> {
-        let region = &self.recorder.region;
-        let noted = stack.note();
-        if noted != 0
-            && let Ok(held) = region.depot.hold(WeakHandle::from_bits(noted), hold)
+    /// Saves a stack with a reference and a lease, and counts a block in its payload; one that the
+    /// thread knows again only needs the hold.
+    #[inline(always)]
+    fn save_counted(&self, stack: &mut Walk<'_>, share: &[u64; 2]) -> Option<WeakHandle> {
+        let depot = &self.recorder.region.depot;
+        let (noted, hold) = (WeakHandle::from_bits(stack.note()), Hold::ReferenceAndLease);
+        if noted != WeakHandle::from_bits(0)
+            && depot
+                .hold_with_payload(noted, hold, payload::ALLOCATED, share)
+                .is_ok()
         {
-            return Some(held);
+            return Some(noted);
         }
+        let saved = self.save_anew(stack, hold)?;
+        depot.add_payload_words(saved.handle, payload::ALLOCATED, share);
+        Some(saved.weak)
+    }
+
+    /// The same with a lease only.
+    #[inline(always)]
+    fn save_leased(&self, stack: &mut Walk<'_>) -> Option<WeakHandle> {
+        let depot = &self.recorder.region.depot;
+        let noted = WeakHandle::from_bits(stack.note());
+        if noted != WeakHandle::from_bits(0) && depot.hold(noted, Hold::Lease).is_ok() {
+            return Some(noted);
+        }
+        Some(self.save_anew(stack, Hold::Lease)?.weak)
+    }
+
+    /// A stack that the thread does not know again.
+    #[inline(never)]
+    fn save_anew(&self, stack: &mut Walk<'_>, hold: Hold) -> Option<Leased> {
+        let region = &self.recorder.region;
         let saved = counted(region, region.depot.save_held(stack.frames(), hold))?;
         stack.set_note(saved.weak.to_bits());
         Some(saved)
@@ -255,28 +273,38 @@ impl Call {
 
     /// Takes a block out of the live table; what its stack needs comes while the free's stack is
     /// saved.
-    #[inline]
-    fn take_out(&self, address: u64) -> Removed {
+    #[inline(always)]
+    fn take_out(&self, located: &Located<'_>) -> Removed {
         let region = &self.recorder.region;
-        let removed = region.live.remove(address);
+        let removed = region.live.remove_at(located);
         if let Removed::Block(block) = removed {
             if let Some(stack) = block.stack {
                 region.depot.prefetch(stack);
             }
             if self.recorder.sampling.is_on() {
-                sampled::remove(address);
+                sampled::remove(located.address());
             }
         }
         removed
     }
 
     /// Enters a block, with its reference, into the live table, and settles what came back.
-    fn keep(&self, address: u64, block: &LiveBlock) {
-        let region = &self.recorder.region;
-        let inserted = region.live.insert(address, block);
+    #[inline(always)]
+    fn keep(&self, located: &Located<'_>, block: &LiveBlock) {
+        let inserted = self.recorder.region.live.insert_at(located, block);
         if self.recorder.sampling.is_on() {
-            sampled::settle(address, &inserted);
+            sampled::settle(located.address(), &inserted);
         }
+        if inserted != Inserted::Stored {
+            self.settle(located.address(), block, inserted);
+        }
+    }
+
+    /// Gives back the references that an insert did not take, or released.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, address: u64, block: &LiveBlock, inserted: Inserted) {
+        let region = &self.recorder.region;
         match inserted {
             Inserted::Stored => {}
             Inserted::Replaced(unseen) => self.release(address, &unseen),
@@ -293,7 +321,7 @@ impl Call {
         }
     }
 
-    /// A free was seen or is implied: the block counts as freed and gives its reference back.
+    /// The free of a block was not seen: it counts as freed and gives its reference back.
     fn release(&self, address: u64, block: &LiveBlock) {
         let Some(stack) = block.stack else { return };
         let depot = &self.recorder.region.depot;
@@ -319,7 +347,7 @@ impl Call {
     }
 
     /// The stack of the hook's caller, in the thread's scratch memory if it has some.
-    #[inline]
+    #[inline(always)]
     #[allow(unsafe_code)] // uses the thread's own buffer
     fn with_stack(&self, record: impl FnOnce(&mut Walk<'_>)) {
         // SAFETY: every caller is between start and stop of the recording, and calls this once.

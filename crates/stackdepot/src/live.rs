@@ -5,7 +5,7 @@
 //! every reference comes back to a caller exactly once (from `remove`, or as the block that an
 //! `insert` released), who then puts it on the depot. The table itself never calls the depot.
 //! Neighbours: `live/cell.rs` (the words of a cell), `live/tags.rs` (a byte per cell that spares
-//! most looks at cells), `live/sample.rs` (which blocks are kept when there are too many, and
+//! most looks at cells), `live/answer.rs` (what calls answer), `live/sample.rs` (which blocks are kept when there are too many, and
 //! the estimator), `live/memory.rs` (making and viewing one), `live/image.rs` (foreign readers).
 //!
 //! An address has a home, a bucket of eight cells that it shares with its neighbours in memory,
@@ -27,12 +27,14 @@
 //! was lost (counted). So the absence of an address proves a double or invalid free only if
 //! blocks of any size at that address are in the set and nothing was ever lost.
 
+mod answer;
 mod cell;
 mod image;
 mod memory;
 mod sample;
 mod tags;
 
+pub use answer::{Inserted, LiveStats, Removed};
 pub use cell::LiveBlock;
 pub use image::{BucketImage, LiveHeaderImage};
 pub use sample::Sampling;
@@ -73,10 +75,12 @@ pub(crate) const LOST: usize = 0;
 pub(crate) const STALE: usize = 1;
 pub(crate) const PUSHED_OUT: usize = 2;
 
-/// Where an address may be.
-struct Candidates<'r> {
+/// An address and where its block may be, found once for a call that comes later; see
+/// [`LiveTable::locate`].
+#[derive(Clone, Copy, Debug)]
+pub struct Located<'r> {
+    address: u64,
     home: Bucket<'r>,
-    home_tags: Tags,
     hash: AddressHash,
 }
 
@@ -109,76 +113,6 @@ pub fn live_bytes(cell_count: usize) -> Result<usize, ConfigError> {
     Ok(line_count(bucket_count) as usize * LINE_BYTES)
 }
 
-/// What became of an inserted block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "references that the table did not take, or gave back, must be put"]
-pub enum Inserted {
-    /// It is in the table, which took its reference.
-    Stored,
-    /// So it is, in place of a block at the same address whose free was not seen (counted);
-    /// that block's reference is the caller's now.
-    Replaced(LiveBlock),
-    /// So it is, in the place of a block that left the sample; that block's reference is the
-    /// caller's now. It is still live, just no longer known.
-    PushedOut(LiveBlock),
-    /// It is not in the sample: its reference stays the caller's.
-    Unsampled,
-    /// Nor is it, and a block at the same address, whose free was not seen, was removed; both
-    /// references are the caller's.
-    UnsampledReplaced(LiveBlock),
-    /// Other threads kept taking the chosen cell: not stored, counted as lost; its reference
-    /// stays the caller's.
-    Contended,
-}
-
-impl Inserted {
-    /// Whether the table took the block and its reference.
-    pub const fn is_stored(&self) -> bool {
-        matches!(
-            self,
-            Inserted::Stored | Inserted::Replaced(_) | Inserted::PushedOut(_)
-        )
-    }
-
-    /// A block whose reference came back to the caller.
-    pub const fn released(&self) -> Option<LiveBlock> {
-        match self {
-            Inserted::Replaced(block)
-            | Inserted::PushedOut(block)
-            | Inserted::UnsampledReplaced(block) => Some(*block),
-            Inserted::Stored | Inserted::Unsampled | Inserted::Contended => None,
-        }
-    }
-}
-
-/// What was known about an address that is being freed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "the reference of a removed block must be put"]
-pub enum Removed {
-    /// The block; its reference is the caller's now.
-    Block(LiveBlock),
-    /// Not in the table, which proves nothing: it may have been left out of the sample or lost.
-    Unsampled,
-    /// Not in the table though every block at this address would be: no block that was recorded
-    /// is live there. A double free, an invalid free, or a block from before the recording.
-    Unknown,
-}
-
-/// What a table counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LiveStats {
-    /// Cells of the table.
-    pub cell_count: u64,
-    /// S of [`Sampling`]; 0 = every block is kept.
-    pub sample_bytes: u64,
-    /// Blocks of the sample that could not be stored.
-    pub lost: u64,
-    /// Blocks found at the address of a new one: their frees were not seen.
-    pub stale: u64,
-    /// Blocks that left the table because they left the sample.
-    pub pushed_out: u64,
-}
-
 /// A bounded map from addresses to live blocks; see the module's page.
 ///
 /// Lock-free: each call looks at most a fixed number of times at 32 cells. Cheap to copy.
@@ -187,8 +121,10 @@ pub struct LiveTable<'r> {
     header: &'r WordLine,
     tags: &'r [WordLine],
     counters: &'r WordLine,
-    buckets: &'r [WordLine],
+    buckets: &'r [[WordLine; BUCKET_LINES]],
     bucket_count: NonZeroU64,
+    /// The bucket of number 0.
+    first: Bucket<'r>,
 }
 
 /// The place to take in a bucket, or among several.
@@ -245,6 +181,14 @@ impl<'r> Weakest<'r> {
     }
 }
 
+impl Located<'_> {
+    /// The address.
+    #[inline]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+}
+
 impl<'r> LiveTable<'r> {
     /// Views lines as a table of that many buckets; `None` when it is too large for them.
     fn view(lines: &'r [WordLine], bucket_count: NonZeroU64) -> Option<LiveTable<'r>> {
@@ -252,14 +196,15 @@ impl<'r> LiveTable<'r> {
             return None;
         };
         let (tags, buckets) = rest.split_at_checked(tag_line_count(bucket_count.get()) as usize)?;
-        let buckets =
-            buckets.get(..bucket_count.get().checked_mul(BUCKET_LINES as u64)? as usize)?;
+        let (buckets, _) = buckets.as_chunks();
+        let buckets = buckets.get(..bucket_count.get() as usize)?;
         Some(LiveTable {
             header,
             counters,
             tags,
             buckets,
             bucket_count,
+            first: Bucket::at(buckets, tags, 0)?,
         })
     }
 
@@ -276,84 +221,98 @@ impl<'r> LiveTable<'r> {
     /// Answers in any case who owns which reference now. An address of 0 or of more than 48
     /// bits is never stored.
     pub fn insert(&self, address: u64, block: &LiveBlock) -> Inserted {
-        if self.is_inserted_at_home(address, block) {
+        self.insert_at(&self.home_of(address), block)
+    }
+
+    /// Takes the block at that address out of the table.
+    pub fn remove(&self, address: u64) -> Removed {
+        self.remove_at(&self.home_of(address))
+    }
+
+    /// Finds out where the block of an address may be, and asks for what an [`insert_at`](Self::insert_at)
+    /// or a [`remove_at`](Self::remove_at) will touch there; call it as soon as the address is known, with
+    /// work in between. Stays true whatever happens to the table.
+    #[inline(always)]
+    pub fn locate(&self, address: u64) -> Located<'r> {
+        let located = self.home_of(address);
+        let tags = located.home.tags();
+        located.home.prefetch(tags, located.hash.tag());
+        if tags.is_overflown() {
+            self.prefetch_others(located.hash);
+        }
+        located
+    }
+
+    /// [`insert`](Self::insert) of a block whose address was located before.
+    #[inline(always)]
+    pub fn insert_at(&self, located: &Located<'r>, block: &LiveBlock) -> Inserted {
+        if self.is_inserted_at_home(located, block) {
             return Inserted::Stored;
         }
-        self.insert_anywhere(address, block)
+        self.insert_anywhere(located, block)
+    }
+
+    /// [`remove`](Self::remove) of the block at an address that was located before.
+    #[inline(always)]
+    pub fn remove_at(&self, located: &Located<'r>) -> Removed {
+        // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
+        // because whoever pushes out first raises `sample_bytes`.
+        if let Some(seen) = self.find(located)
+            && let Some(claimed) = seen.claim()
+        {
+            let block = claimed.block();
+            claimed.release();
+            located.home.note_left(seen.bucket);
+            return Removed::Block(block);
+        }
+        self.verdict_of_absence(located)
     }
 
     /// Stores a block as nearly every one is: new, in the sample, at a home that has room. `false`: to
     /// be looked at more closely.
     #[inline(always)]
-    fn is_inserted_at_home(&self, address: u64, block: &LiveBlock) -> bool {
-        if !Key::can_hold(address) {
+    fn is_inserted_at_home(&self, located: &Located<'r>, block: &LiveBlock) -> bool {
+        let Located {
+            address,
+            home,
+            hash,
+        } = *located;
+        let tags = home.tags();
+        if !Key::can_hold(address)
+            || !self.is_kept(hash, block)
+            || self.find_under(tags, located).is_some()
+        {
             return false;
         }
-        let Some(candidates) = self.candidates(address) else {
-            return false;
-        };
-        let new = Priority::of_hash(candidates.hash, block.size.min(cell::MOST_SIZE));
-        if !self.sampling().keeps(new) || self.find(&candidates, address).is_some() {
-            return false;
-        }
-        let Some(empty) = self.find_empty_at_home(&candidates) else {
-            return false;
-        };
-        let claimed = empty.claim();
+        let claimed = find_roomy(home, tags).and_then(Seen::claim);
         let is_claimed = claimed.is_some();
         if let Some(claimed) = claimed {
-            claimed.store(address, block);
+            claimed.store(address, hash.tag(), block);
         }
         is_claimed
     }
 
+    /// Whether a block is in the sample of now.
+    #[inline(always)]
+    fn is_kept(&self, hash: AddressHash, block: &LiveBlock) -> bool {
+        let sampling = self.sampling();
+        !sampling.is_sampling()
+            || sampling.keeps(Priority::of_hash(hash, block.size.min(cell::MOST_SIZE)))
+    }
+
     #[cold]
     #[inline(never)]
-    fn insert_anywhere(&self, address: u64, block: &LiveBlock) -> Inserted {
-        if !Key::can_hold(address) {
+    fn insert_anywhere(&self, located: &Located<'r>, block: &LiveBlock) -> Inserted {
+        if !Key::can_hold(located.address) {
             return Inserted::Unsampled;
         }
         for _ in 0..INSERT_LOOKS {
-            if let Some(inserted) = self.try_insert(address, block) {
+            if let Some(inserted) = self.try_insert(located, block) {
                 return inserted;
             }
         }
         self.count(LOST);
         Inserted::Contended
-    }
-
-    /// Takes the block at that address out of the table.
-    pub fn remove(&self, address: u64) -> Removed {
-        if !Key::can_hold(address) {
-            return Removed::Unknown;
-        }
-        // A failed claim: pushed out this moment (or freed twice at once); the verdict tells,
-        // because whoever pushes out first raises `sample_bytes`.
-        if let Some(candidates) = self.candidates(address)
-            && let Some(seen) = self.find(&candidates, address)
-            && let Some(claimed) = seen.claim()
-        {
-            let block = claimed.block();
-            claimed.release();
-            candidates.home.note_left(seen.bucket);
-            return Removed::Block(block);
-        }
-        self.verdict_of_absence(address)
-    }
-
-    /// Asks for what an insert or a remove of that address will touch; call it as soon as the
-    /// address is known, with work in between.
-    #[inline]
-    pub fn prefetch(&self, address: u64) {
-        let Some(candidates) = self.candidates(address) else {
-            return;
-        };
-        candidates.home.prefetch(candidates.hash.tag());
-        if candidates.home_tags.is_overflown() {
-            for other in self.others(candidates.hash) {
-                other.prefetch_tags();
-            }
-        }
     }
 
     /// The rule of what is kept now; it only ever keeps less.
@@ -402,14 +361,15 @@ impl<'r> LiveTable<'r> {
         Bucket::at(self.buckets, self.tags, number)
     }
 
-    #[inline]
-    fn candidates(&self, address: u64) -> Option<Candidates<'r>> {
-        let home = self.bucket(sample::home(address, self.bucket_count))?;
-        Some(Candidates {
-            home,
-            home_tags: home.tags(),
+    #[inline(always)]
+    fn home_of(&self, address: u64) -> Located<'r> {
+        let home = self.bucket(sample::home(address, self.bucket_count));
+        Located {
+            address,
+            // Every home lies in the table; the compiler does not know.
+            home: home.unwrap_or(self.first),
             hash: AddressHash::of(address),
-        })
+        }
     }
 
     /// The candidates beside the home.
@@ -419,51 +379,52 @@ impl<'r> LiveTable<'r> {
         numbers.into_iter().filter_map(|number| self.bucket(number))
     }
 
+    #[cold]
+    #[inline(never)]
+    fn prefetch_others(&self, hash: AddressHash) {
+        for other in self.others(hash) {
+            other.prefetch_tags();
+        }
+    }
+
     /// The stored block of that address.
-    #[inline]
-    fn find(&self, candidates: &Candidates<'r>, address: u64) -> Option<Seen<'r>> {
-        let Candidates {
-            home,
-            home_tags,
-            hash,
-        } = *candidates;
-        let tag = hash.tag();
-        if home_tags.has(tag)
-            && let Some(seen) = home.find(tag, address)
-        {
-            return Some(seen);
+    #[inline(always)]
+    fn find(&self, located: &Located<'r>) -> Option<Seen<'r>> {
+        self.find_under(located.home.tags(), located)
+    }
+
+    /// The same by the tags of its home.
+    #[inline(always)]
+    fn find_under(&self, tags: Tags, located: &Located<'r>) -> Option<Seen<'r>> {
+        let at_home = located.home.find(tags, located.hash.tag(), located.address);
+        if at_home.is_none() && tags.is_overflown() {
+            return self.find_elsewhere(located);
         }
-        if !home_tags.is_overflown() {
-            return None;
-        }
-        self.others(hash)
-            .find_map(|bucket| bucket.find(tag, address))
+        at_home
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_elsewhere(&self, located: &Located<'r>) -> Option<Seen<'r>> {
+        let tag = located.hash.tag();
+        self.others(located.hash)
+            .find_map(|bucket| bucket.find(bucket.tags(), tag, located.address))
     }
 
     /// An empty cell of the home; where few are left, of the emptiest candidate.
-    fn find_empty(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
-        self.find_empty_at_home(candidates)
-            .or_else(|| self.find_empty_anywhere(candidates))
-    }
-
-    /// An empty cell of the home, unless only those for others are left.
-    #[inline]
-    fn find_empty_at_home(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
-        let has_room = candidates.home_tags.has_more_empty(ROOM_FOR_OTHERS);
-        has_room.then(|| candidates.home.find_empty()).flatten()
+    fn find_empty(&self, located: &Located<'r>) -> Option<Seen<'r>> {
+        find_roomy(located.home, located.home.tags()).or_else(|| self.find_empty_anywhere(located))
     }
 
     #[inline(never)]
-    fn find_empty_anywhere(&self, candidates: &Candidates<'r>) -> Option<Seen<'r>> {
-        let Candidates { home, hash, .. } = *candidates;
-        let others = || self.others(hash);
+    fn find_empty_anywhere(&self, located: &Located<'r>) -> Option<Seen<'r>> {
+        let others = || self.others(located.hash);
         // The home comes last, so that it is taken where it is as empty as another.
-        let all = || others().chain([home]);
+        let all = || others().chain([located.home]);
         let emptiest = all().max_by_key(|bucket| bucket.tags().empty_count())?;
+        let find = |bucket: Bucket<'r>| bucket.find_empty(bucket.tags());
         // Its empty cells may all be BUSY.
-        emptiest
-            .find_empty()
-            .or_else(|| all().find_map(Bucket::find_empty))
+        find(emptiest).or_else(|| all().find_map(find))
     }
 
     fn sample_bytes(&self) -> &'r AtomicU64 {
@@ -477,62 +438,63 @@ impl<'r> LiveTable<'r> {
     }
 
     /// One look; `None` when another thread took the chosen cell.
-    fn try_insert(&self, address: u64, block: &LiveBlock) -> Option<Inserted> {
-        let candidates = self.candidates(address)?;
-        let new = Priority::of_hash(candidates.hash, block.size.min(cell::MOST_SIZE));
-        let is_kept = self.sampling().keeps(new);
-        if let Some(same) = self.find(&candidates, address) {
+    fn try_insert(&self, located: &Located<'r>, block: &LiveBlock) -> Option<Inserted> {
+        let Located {
+            address,
+            home,
+            hash,
+        } = *located;
+        let is_kept = self.is_kept(hash, block);
+        if let Some(same) = self.find(located) {
             let stale = same.claim()?;
             let old = stale.block();
             self.count(STALE);
             if is_kept {
-                stale.store(address, block);
+                stale.store(address, hash.tag(), block);
                 return Some(Inserted::Replaced(old));
             }
             stale.release();
-            candidates.home.note_left(same.bucket);
+            home.note_left(same.bucket);
             return Some(Inserted::UnsampledReplaced(old));
         }
         if !is_kept {
             return Some(Inserted::Unsampled);
         }
-        if let Some(empty) = self.find_empty(&candidates) {
-            empty.claim_for(candidates.home)?.store(address, block);
+        if let Some(empty) = self.find_empty(located) {
+            empty.claim_for(home)?.store(address, hash.tag(), block);
             return Some(Inserted::Stored);
         }
-        self.push_out(&candidates, new, address, block)
+        self.push_out(located, block)
     }
 
     /// Takes the place of a block that is no longer in the sample, in the bucket with the fewest
     /// blocks of the sample, or in the first one that has few enough. Is there none, the weakest
     /// of all leaves the sample; if that is the new block, it stays out.
     #[inline(never)]
-    fn push_out(
-        &self,
-        candidates: &Candidates<'r>,
-        new: Priority,
-        address: u64,
-        block: &LiveBlock,
-    ) -> Option<Inserted> {
+    fn push_out(&self, located: &Located<'r>, block: &LiveBlock) -> Option<Inserted> {
+        let Located {
+            address,
+            home,
+            hash,
+        } = *located;
         let mut chosen = Weakest {
             kept_count: BUCKET_CELLS,
-            priority: new,
+            priority: Priority::of_hash(hash, block.size.min(cell::MOST_SIZE)),
             place: None,
         };
         let sampling = self.sampling();
-        for bucket in core::iter::once(candidates.home).chain(self.others(candidates.hash)) {
+        for bucket in core::iter::once(home).chain(self.others(hash)) {
             chosen = chosen.or_better(Weakest::of(bucket, sampling));
             if chosen.kept_count <= ROOMY {
                 break;
             }
         }
-        let home = candidates.home;
         let Some(place) = chosen.place else {
             self.drop_from_sample(chosen.priority);
             return Some(Inserted::Unsampled);
         };
         if place.key.is_empty() {
-            place.claim_for(home)?.store(address, block);
+            place.claim_for(home)?.store(address, hash.tag(), block);
             return Some(Inserted::Stored);
         }
         self.drop_from_sample(chosen.priority);
@@ -544,7 +506,7 @@ impl<'r> LiveTable<'r> {
             home.note_left(place.bucket);
             return None;
         }
-        claimed.store(address, block);
+        claimed.store(address, hash.tag(), block);
         if let Some(old_home) = self.bucket(sample::home(old_address, self.bucket_count)) {
             old_home.note_left(place.bucket);
         }
@@ -559,14 +521,24 @@ impl<'r> LiveTable<'r> {
             .fetch_max(priority.dropping(), Ordering::Relaxed);
     }
 
-    fn verdict_of_absence(&self, address: u64) -> Removed {
+    #[cold]
+    fn verdict_of_absence(&self, located: &Located<'r>) -> Removed {
         let lost = self.counters.0[LOST].load(Ordering::Relaxed);
-        if lost == 0 && self.sampling().contains_any_size(address) {
+        let address = located.address;
+        let is_known = lost == 0 && self.sampling().contains_any_size(address);
+        if is_known || !Key::can_hold(address) {
             Removed::Unknown
         } else {
             Removed::Unsampled
         }
     }
+}
+
+/// An empty cell of a home, unless only those for others are left. `tags` are the home's.
+#[inline(always)]
+fn find_roomy<'r>(home: Bucket<'r>, tags: Tags) -> Option<Seen<'r>> {
+    let has_room = tags.has_more_empty(ROOM_FOR_OTHERS);
+    has_room.then(|| home.find_empty(tags)).flatten()
 }
 
 #[cfg(all(test, not(loom)))]

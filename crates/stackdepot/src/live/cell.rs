@@ -139,18 +139,17 @@ pub(crate) struct Bucket<'r> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen<'r> {
     pub bucket: Bucket<'r>,
+    words: &'r [AtomicU64; CELL_WORDS],
     pub cell: usize,
     pub key: Key,
+    /// The tag of the key.
+    pub tag: Tag,
 }
 
 /// A cell that this thread made BUSY, and the key that was there.
 #[derive(Debug)]
 #[must_use = "a BUSY cell must be published again"]
-pub(crate) struct Claimed<'r> {
-    bucket: Bucket<'r>,
-    cell: usize,
-    key: Key,
-}
+pub(crate) struct Claimed<'r>(Seen<'r>);
 
 /// A word of a cell that may be changing.
 #[inline]
@@ -161,14 +160,14 @@ fn load(word: &AtomicU64) -> u64 {
 impl<'r> Bucket<'r> {
     /// The bucket of a number, if it is inside.
     #[inline]
-    pub fn at(buckets: &'r [WordLine], tags: &'r [WordLine], number: u64) -> Option<Bucket<'r>> {
-        let number = number as usize;
-        let lines = buckets
-            .get(number.checked_mul(BUCKET_LINES)?..)?
-            .first_chunk()?;
+    pub fn at(
+        buckets: &'r [[WordLine; BUCKET_LINES]],
+        tags: &'r [WordLine],
+        number: u64,
+    ) -> Option<Bucket<'r>> {
         Some(Bucket {
-            lines,
-            tags: tags::word_of(tags, number as u64)?,
+            lines: buckets.get(number as usize)?,
+            tags: tags::word_of(tags, number)?,
         })
     }
 
@@ -193,26 +192,26 @@ impl<'r> Bucket<'r> {
 
     /// All cells with their keys now.
     pub fn cells(self) -> impl Iterator<Item = Seen<'r>> {
-        (0..BUCKET_CELLS).filter_map(move |cell| self.look(cell))
+        (0..BUCKET_CELLS)
+            .filter_map(move |cell| self.look(cell, Tag::EMPTY))
+            .map(|seen| Seen {
+                tag: seen.key.tag(),
+                ..seen
+            })
     }
 
-    /// The stored block of that address, if it is in one of the cells with its tag.
-    #[inline]
-    pub fn find(self, tag: Tag, address: u64) -> Option<Seen<'r>> {
-        self.tags()
-            .cells(tag)
-            .filter_map(|cell| self.look(cell))
-            .find(|seen| seen.key.is_block() && seen.key.address() == address)
+    /// The stored block of that address, if it is in one of the cells with its tag. `tags` are its own.
+    #[inline(always)]
+    pub fn find(self, tags: Tags, tag: Tag, address: u64) -> Option<Seen<'r>> {
+        tags.cells(tag)
+            .filter_map(|cell| self.look(cell, tag))
+            .find(|seen| seen.key.address() == address && seen.key.is_block())
     }
 
     /// Asks for the line of the cell that has this tag, or else of the first one without any.
-    #[inline]
-    pub fn prefetch(self, tag: Tag) {
-        let tags = self.tags();
-        let likely = tags
-            .cells(tag)
-            .next()
-            .or_else(|| tags.cells(Tag::EMPTY).next());
+    #[inline(always)]
+    pub fn prefetch(self, tags: Tags, tag: Tag) {
+        let likely = tags.first_with(tag).or_else(|| tags.first_with(Tag::EMPTY));
         if let Some(line) = likely.and_then(|cell| self.lines.get(cell / LINE_CELLS)) {
             prefetch(line);
         }
@@ -224,32 +223,37 @@ impl<'r> Bucket<'r> {
         prefetch(self.tags);
     }
 
-    /// An empty cell among those without a tag (the others are BUSY).
-    #[inline]
-    pub fn find_empty(self) -> Option<Seen<'r>> {
-        self.tags()
-            .cells(Tag::EMPTY)
-            .filter_map(|cell| self.look(cell))
+    /// An empty cell among those without a tag (the others are BUSY). `tags` are its own.
+    #[inline(always)]
+    pub fn find_empty(self, tags: Tags) -> Option<Seen<'r>> {
+        tags.cells(Tag::EMPTY)
+            .filter_map(|cell| self.look(cell, Tag::EMPTY))
             .find(|seen| seen.key.is_empty())
     }
 
     /// A cell's words: key, stack, size with thread, time.
-    #[inline]
+    #[inline(always)]
     fn cell(self, cell: usize) -> Option<&'r [AtomicU64; CELL_WORDS]> {
+        // So that the compiler sees that every bucket has the cell.
+        let cell = cell % BUCKET_CELLS;
         let (cells, _) = self.lines.get(cell / LINE_CELLS)?.0.as_chunks();
         cells.get(cell % LINE_CELLS)
     }
 
-    #[inline]
-    fn look(self, cell: usize) -> Option<Seen<'r>> {
-        let [word, ..] = self.cell(cell)?;
+    /// A cell and its key; whoever asks knows the tag that goes with the key it hopes for.
+    #[inline(always)]
+    fn look(self, cell: usize, tag: Tag) -> Option<Seen<'r>> {
+        let words = self.cell(cell)?;
+        let [word, ..] = words;
         // ORDERING: Acquire, partner: the Release of `Claimed::publish`: who does not find its
         // block because it was pushed out sees the `sample_bytes` that pushed it out.
         let key = Key(word.load(Ordering::Acquire));
         Some(Seen {
             bucket: self,
+            words,
             cell,
             key,
+            tag,
         })
     }
 
@@ -275,36 +279,31 @@ impl<'r> Bucket<'r> {
                 word.store(key.next(0).0, Ordering::Relaxed);
             }
         }
-        Tags::rewrite(
-            self.tags,
-            self.cells().map(|seen| (seen.cell, seen.key.tag())),
-        );
+        Tags::rewrite(self.tags, self.cells().map(|seen| (seen.cell, seen.tag)));
     }
 }
 
 impl<'r> Seen<'r> {
     /// A guess at the block's priority, to be looked at again once the cell is claimed.
     pub fn priority(&self) -> Priority {
-        let size = self
-            .bucket
-            .cell(self.cell)
-            .map_or(0, |[_, _, size, _]| load(size));
-        Priority::of(self.key.address(), size & MOST_SIZE)
+        let [_, _, size, _] = self.words;
+        Priority::of(self.key.address(), load(size) & MOST_SIZE)
     }
 
     /// Makes the cell BUSY if it still has that key.
+    #[inline]
     pub fn claim(self) -> Option<Claimed<'r>> {
-        let Seen { bucket, cell, key } = self;
-        let [word, ..] = bucket.cell(cell)?;
+        let [word, ..] = self.words;
         // ORDERING: AcqRel, partner: `publish` of the cell's last owner: Acquire: its words are
         // visible and its reads are over (`look` acquired that too, except where the same key
         // came back after 2^15 reuses, which no model is large enough to show). Release: keeps
         // the chain from a push-out to whoever finds the address gone. Failure: another thread
         // took it; Acquire, because who loses its block to a push-out this way must see the
         // `sample_bytes` that did it.
-        word.compare_exchange(key.0, key.busy().0, Ordering::AcqRel, Ordering::Acquire)
+        let (free, busy) = (self.key.0, self.key.busy().0);
+        word.compare_exchange(free, busy, Ordering::AcqRel, Ordering::Acquire)
             .ok()?;
-        Some(Claimed { bucket, cell, key })
+        Some(Claimed(self))
     }
 
     /// The same for a block whose home that is, which counts it first if it is another bucket.
@@ -322,48 +321,51 @@ impl<'r> Seen<'r> {
 
 impl Claimed<'_> {
     /// What the cell held.
+    #[inline]
     pub fn block(&self) -> LiveBlock {
-        let words = self.bucket.cell(self.cell);
-        LiveBlock::from_words(words.map_or([0; 3], |[_, block @ ..]| block.each_ref().map(load)))
+        let [_, block @ ..] = self.0.words;
+        LiveBlock::from_words(block.each_ref().map(load))
     }
 
     /// The address it held.
     pub fn address(&self) -> u64 {
-        self.key.address()
+        self.0.key.address()
     }
 
-    /// Writes another block into the cell and gives the cell back.
-    pub fn store(self, address: u64, block: &LiveBlock) {
+    /// Writes another block into the cell and gives the cell back; `tag` is that of the address.
+    #[inline]
+    pub fn store(self, address: u64, tag: Tag, block: &LiveBlock) {
         // ORDERING: Release, partner: the Acquire fence in `read`.
         fence(Ordering::Release);
-        if let Some([_, places @ ..]) = self.bucket.cell(self.cell) {
-            for (place, word) in places.iter().zip(block.to_words()) {
-                place.store(word, Ordering::Relaxed);
-            }
+        let [_, places @ ..] = self.0.words;
+        for (place, word) in places.iter().zip(block.to_words()) {
+            place.store(word, Ordering::Relaxed);
         }
-        self.publish(address);
+        self.publish(address, tag);
     }
 
     /// Gives the cell back empty.
+    #[inline]
     pub fn release(self) {
-        self.publish(0);
+        self.publish(0, Tag::EMPTY);
     }
 
     /// Gives the cell back as it was.
     pub fn put_back(self) {
-        let address = self.key.address();
-        self.publish(address);
+        let (address, tag) = (self.0.key.address(), self.0.tag);
+        self.publish(address, tag);
     }
 
-    fn publish(self, address: u64) {
-        let next = self.key.next(address);
+    #[inline]
+    fn publish(self, address: u64, tag: Tag) {
+        let Seen { words, key, .. } = self.0;
+        let next = key.next(address);
         // Before the key (L4): from then on the cell is somebody else's.
-        Tags::exchange(self.bucket.tags, self.cell, self.key.tag(), next.tag());
-        if let Some([word, ..]) = self.bucket.cell(self.cell) {
-            // ORDERING: Release, partner: the Acquire of `claim`, `look` and `read`: they see
-            // the words that were stored, and our reads of them are over.
-            word.store(next.0, Ordering::Release);
-        }
+        Tags::exchange(self.0.bucket.tags, self.0.cell, self.0.tag, tag);
+        let [word, ..] = words;
+        // ORDERING: Release, partner: the Acquire of `claim`, `look` and `read`: they see
+        // the words that were stored, and our reads of them are over.
+        word.store(next.0, Ordering::Release);
     }
 }
 

@@ -76,6 +76,7 @@ impl Tags {
     }
 
     /// Changes one cell's tag; for the owner of that cell.
+    #[inline]
     pub fn exchange(word: &AtomicU64, cell: usize, old: Tag, new: Tag) {
         if old != new {
             // ORDERING: Relaxed: where a block is pushed out, the Release fence of `Claimed::store`
@@ -135,10 +136,11 @@ impl Tags {
         })
     }
 
-    /// Whether any cell has this tag.
-    #[inline]
-    pub fn has(self, tag: Tag) -> bool {
-        self.marks(tag) != 0
+    /// The lowest cell that has this tag.
+    #[inline(always)]
+    pub fn first_with(self, tag: Tag) -> Option<usize> {
+        let marks = self.marks(tag);
+        (marks != 0).then_some(marks.trailing_zeros() as usize / 8)
     }
 
     /// Whether more than so many cells have no tag.

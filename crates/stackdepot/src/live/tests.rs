@@ -252,7 +252,7 @@ fn neighbours(count: u64) -> impl Iterator<Item = u64> {
 fn the_last_two_cells_of_a_home_are_left_to_others_while_there_is_room_elsewhere() {
     let mut lines = memory(1 << 12);
     let table = LiveTable::new(&mut lines).unwrap();
-    let home = |address| table.candidates(address).unwrap().home;
+    let home = |address| table.home_of(address).home;
     for (stored, address) in neighbours(16).enumerate() {
         assert_eq!(table.insert(address, &block_of(1, 16)), Inserted::Stored);
         let tags = home(address).tags();
@@ -277,7 +277,7 @@ fn the_weakest_of_a_bucket_is_empty_or_the_least_and_only_the_sample_counts() {
     for (block, address) in (0..).zip(&stored) {
         let _ = table.insert(*address, &block_of(block, size_of(block)));
     }
-    let home = table.candidates(stored[0]).unwrap().home;
+    let home = table.home_of(stored[0]).home;
     let all = || {
         (0..)
             .zip(&stored)
@@ -352,9 +352,7 @@ fn cell_of_a_killed_thread_is_skipped_until_the_table_is_opened_again() {
     let mut lines = memory(16);
     let table = LiveTable::new(&mut lines).unwrap();
     assert_eq!(table.insert(0x1000, &block_of(1, 10)), Inserted::Stored);
-    let stored = table
-        .find(&table.candidates(0x1000).unwrap(), 0x1000)
-        .unwrap();
+    let stored = table.find(&table.home_of(0x1000)).unwrap();
     let _killed = stored.claim().unwrap();
     assert_eq!(table.blocks().count(), 0);
     assert_eq!(table.remove(0x1000), Removed::Unknown);
@@ -519,7 +517,7 @@ fn bytes_of(table: &LiveTable<'_>) -> Vec<u8> {
     let lines = [table.header, table.counters]
         .into_iter()
         .chain(table.tags)
-        .chain(table.buckets);
+        .chain(table.buckets.iter().flatten());
     let words = lines.flat_map(|line| line.0.each_ref().map(|word| word.load(Ordering::Relaxed)));
     words.flat_map(u64::to_le_bytes).collect()
 }
