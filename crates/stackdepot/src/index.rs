@@ -118,12 +118,14 @@ impl Bucket {
         })
     }
 
-    /// How many cells hold an entry with the hash's fingerprint.
+    /// A bit per cell that holds an entry with the hash's fingerprint, committed or not.
     #[inline(always)]
-    fn fitting_count(&self, hash: u64) -> u32 {
-        // ORDERING: Relaxed: see the head.
-        let fits = |cell: &AtomicU64| Entry(cell.load(Ordering::Relaxed)).fits(hash);
-        self.cells.iter().map(|cell| u32::from(fits(cell))).sum()
+    fn fitting(&self, hash: u64) -> u32 {
+        self.cells.iter().rev().fold(0, |mask, cell| {
+            // ORDERING: Relaxed: see the head.
+            let value = cell.load(Ordering::Relaxed);
+            mask << 1 | u32::from(Entry(value).fits(hash))
+        })
     }
 
     /// The entry in a cell.
@@ -155,10 +157,20 @@ impl Bucket {
 }
 
 impl<'r> Pair<'r> {
-    /// How many cells hold an entry with the hash's fingerprint.
+    /// A bit per cell, in the order of `cells`, that holds an entry with the hash's fingerprint.
     #[inline(never)]
-    pub fn fitting_count(self, hash: u64) -> u32 {
-        self.first.fitting_count(hash) + self.second.fitting_count(hash)
+    pub fn fitting(self, hash: u64) -> u32 {
+        self.first.fitting(hash) | self.second.fitting(hash) << BUCKET_CELLS
+    }
+
+    /// The cell of a bit.
+    #[inline]
+    pub fn cell(self, bit: u32) -> Option<&'r AtomicU64> {
+        let bit = bit as usize;
+        match bit.checked_sub(BUCKET_CELLS) {
+            None => self.first.cells.get(bit),
+            Some(bit) => self.second.cells.get(bit),
+        }
     }
 
     /// Every cell, in the one order that all threads scan in.

@@ -186,23 +186,26 @@ impl<'r> Publication<'_, 'r> {
 
     /// Looks for others that have the fingerprint; mostly there is only mine.
     fn scan(&self, mine: &AtomicU64) -> Scan {
-        // ORDERING: Relaxed, as in `look_at`. The cells are counted first: if mine was killed it is
-        // missed then, or it holds another's entry, and its commit fails.
-        let fitting_count = self.pair.fitting_count(self.node.hash);
-        let is_there = Entry(mine.load(Ordering::Relaxed)).fits(self.node.hash);
-        if fitting_count == u32::from(is_there) {
+        // If mine was killed it is missed here, or it holds another's entry, and its commit fails.
+        let fitting = self.pair.fitting(self.node.hash);
+        let is_mine = |cell: &AtomicU64| core::ptr::eq(cell, mine);
+        if fitting.is_power_of_two()
+            && self
+                .pair
+                .cell(fitting.trailing_zeros())
+                .is_some_and(is_mine)
+        {
             return Scan::Clear;
         }
-        self.scan_others(mine)
+        self.scan_others(mine, fitting)
     }
 
     #[cold]
     #[inline(never)]
-    fn scan_others(&self, mine: &AtomicU64) -> Scan {
+    fn scan_others(&self, mine: &AtomicU64, fitting: u32) -> Scan {
         let mut is_before_mine = true;
-        // ORDERING: Relaxed, as in `look_at`, which looks again at what fits.
-        let fits = |cell: &&AtomicU64| Entry(cell.load(Ordering::Relaxed)).fits(self.node.hash);
-        for cell in self.pair.cells().filter(fits) {
+        let fits = |(bit, _): &(usize, _)| fitting >> *bit & 1 != 0;
+        for (_, cell) in self.pair.cells().enumerate().filter(fits) {
             if core::ptr::eq(cell, mine) {
                 is_before_mine = false;
                 continue;

@@ -164,7 +164,7 @@ impl<'r> Region<'r> {
     #[inline(never)]
     fn find_displaced(&self, runs: Runs<'_>, hash: u64) -> Option<Found<'r>> {
         let pair = self.pair(hash as u32)?;
-        if pair.fitting_count(hash) == 0 {
+        if pair.fitting(hash) == 0 {
             return None;
         }
         // ORDERING: Relaxed: see the head of `index.rs`.
