@@ -232,12 +232,34 @@ impl Memo {
             at: bp_at,
             ..Bp::of_register(register)
         };
-        let words_end = self.words_unchanged_until(met, bp, stack)?;
-        Some(end.min(words_end))
+        self.words_unchanged_until(met, bp, stack)
+            .map(|words_end| end.min(words_end))
     }
 
     #[inline(always)]
     fn words_unchanged_until(&self, met: usize, bp: Bp, stack: KnownStack) -> Option<usize> {
+        if let Some(mut words) = self.words.in_order(met) {
+            // Read inwards of the state, or in the register.
+            while let [outer @ .., last] = words
+                && last.saver <= met
+            {
+                if bp.read(stack) != Some(last.value) {
+                    return None;
+                }
+                words = outer;
+            }
+            // SAFETY: U2.
+            if unsafe { stack.has_words(words) } {
+                return Some(STATE_COUNT);
+            }
+        }
+        self.words_one_by_one(met, bp, stack)
+    }
+
+    /// The same, one word at a time.
+    #[cold]
+    #[inline(never)]
+    fn words_one_by_one(&self, met: usize, bp: Bp, stack: KnownStack) -> Option<usize> {
         let mut end = STATE_COUNT;
         for word in self.words.from(met) {
             if word.saver <= met {
@@ -318,25 +340,23 @@ impl Memo {
             return false;
         };
         let Memo { states, draft, .. } = &mut *self;
-        for (old, new) in [
-            (&mut states.sps, &draft.chain.sps),
-            (&mut states.ips, &draft.chain.ips),
-        ] {
-            let places = old.get_mut(first..kept_from).unwrap_or_default();
-            for (place, word) in places.iter_mut().zip(new) {
-                // Word by word, as they were written a moment ago: a wider load would wait until they
-                // are in the cache.
-                // SAFETY: reads a reference.
-                *place = unsafe { core::ptr::read_volatile(word) };
-            }
+        let sps = states.sps.get_mut(first..kept_from).unwrap_or_default();
+        let ips = states.ips.get_mut(first..kept_from).unwrap_or_default();
+        let old = sps.iter_mut().zip(ips);
+        let new = draft.chain.sps.iter().zip(&draft.chain.ips);
+        for ((old_sp, old_ip), (sp, ip)) in old.zip(new) {
+            // Word by word, as they were written a moment ago: a wider load would wait until they
+            // are in the cache.
+            // SAFETY: reads references.
+            (*old_sp, *old_ip) =
+                unsafe { (core::ptr::read_volatile(sp), core::ptr::read_volatile(ip)) };
         }
         self.count = STATE_COUNT - first;
         self.is_whole = is_whole;
         let whole_count = (STATE_COUNT - kept_from) / SEGMENT_FRAMES;
         self.numbered_count = self.numbered_count.min(whole_count);
-        (self.words.is_empty() && self.draft.words.is_empty()) || {
-            self.record_words(first, kept_from, bp)
-        }
+        (self.draft.words.is_empty() && self.words.are_kept_from(kept_from))
+            || self.record_words(first, kept_from, bp)
     }
 
     #[inline(never)]
@@ -345,15 +365,8 @@ impl Memo {
             0 => 0,
             _ => first + drafted,
         };
-        // Those of `bp` have their savers in the order of their users; the others come in between.
-        let kept = self.words.keep_from(kept_from).iter_mut().rev();
-        for word in kept.take_while(|word| word.saver <= kept_from || word.saver > word.user) {
-            if word.saver <= kept_from {
-                word.address = bp.at;
-                word.saver = place_of(bp.saver, bp.at);
-            }
-        }
         let Memo { words, draft, .. } = self;
+        words.keep_from(kept_from, bp.at, place_of(bp.saver, bp.at));
         draft.words.all().iter().rev().all(|word| {
             words.push(Word {
                 user: first + word.user,

@@ -9,6 +9,7 @@
 
 #![allow(unsafe_code)] // reads foreign stack memory; makes one raw system call
 
+use super::words::Word;
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -132,11 +133,17 @@ impl KnownStack {
     /// The word at `address`, if it lies there.
     #[inline(always)]
     pub fn read(self, address: u64) -> Option<u64> {
-        if !is_word_of(address, self.low, self.word_count) {
+        if !self.has_word(address) {
             return None;
         }
         // SAFETY: as in `StackReader::read`: made from its range, and used in the same walk.
         Some(unsafe { core::ptr::read_volatile(address as *const u64) })
+    }
+
+    /// Whether `address` is aligned and its word lies there.
+    #[inline(always)]
+    fn has_word(self, address: u64) -> bool {
+        is_word_of(address, self.low, self.word_count)
     }
 
     /// How many of these return addresses, from the first on, lie right below the stack pointers of
@@ -146,38 +153,68 @@ impl KnownStack {
     /// The stack pointers are multiples of 8 and grow.
     #[inline(always)]
     pub unsafe fn count_equal_below(self, sps: &[u64], ips: &[u64]) -> usize {
-        let has = |sp: Option<&u64>| {
-            sp.is_some_and(|sp| is_word_of(sp.wrapping_sub(8), self.low, self.word_count))
-        };
+        let has = |sp: Option<&u64>| sp.is_some_and(|sp| self.has_word(sp.wrapping_sub(8)));
         if !has(sps.first()) || !has(sps.last()) {
             return 0;
         }
-        let difference = |sp: u64, ip: u64| {
+        let differs = |sp: &u64, ip: &u64| {
             // SAFETY: as in `read`: between two aligned words of the stack, and aligned.
-            (unsafe { core::ptr::read_volatile((sp - 8) as *const u64) }) ^ ip
+            let found = unsafe { core::ptr::read_volatile((*sp - 8) as *const u64) };
+            found != *ip
         };
+        // Nearly always all are equal: a loop over four at a time, and nothing to be kept for its end.
         let mut count = 0;
         let (sp_groups, sps_left) = sps.as_chunks::<4>();
         let (ip_groups, ips_left) = ips.as_chunks::<4>();
         for ([a, b, c, d], [e, f, g, h]) in sp_groups.iter().zip(ip_groups) {
-            let first = difference(*a, *e) | difference(*b, *f);
-            if first | difference(*c, *g) | difference(*d, *h) != 0 {
-                break;
+            if differs(a, e) {
+                return count;
+            }
+            if differs(b, f) {
+                return count + 1;
+            }
+            if differs(c, g) {
+                return count + 2;
+            }
+            if differs(d, h) {
+                return count + 3;
             }
             count += 4;
         }
-        let left = match count == 4 * sp_groups.len() {
-            true => sps_left.iter().zip(ips_left),
-            false => sps
-                .get(count..)
-                .unwrap_or_default()
-                .iter()
-                .zip(ips.get(count..).unwrap_or_default()),
-        };
+        for (sp, ip) in sps_left.iter().zip(ips_left) {
+            if differs(sp, ip) {
+                break;
+            }
+            count += 1;
+        }
         count
-            + left
-                .take_while(|(sp, ip)| difference(**sp, **ip) == 0)
-                .count()
+    }
+
+    /// Whether all of these words, innermost last, are what they were; `false` says nothing if not all
+    /// of them lie in the stack.
+    ///
+    /// # Safety
+    /// Their addresses are multiples of 8, each at most that of the one before.
+    #[inline(always)]
+    pub unsafe fn has_words(self, words: &[Word]) -> bool {
+        let (Some(outermost), Some(innermost)) = (words.first(), words.last()) else {
+            return true;
+        };
+        let differs = |word: &Word| {
+            // SAFETY: as in `read`: between two aligned words of the stack, and aligned.
+            let found = unsafe { core::ptr::read_volatile(word.address as *const u64) };
+            found != word.value
+        };
+        if !self.has_word(outermost.address) || !self.has_word(innermost.address) {
+            return false;
+        }
+        let (groups, left) = words.as_chunks::<4>();
+        for [a, b, c, d] in groups {
+            if differs(a) || differs(b) || differs(c) || differs(d) {
+                return false;
+            }
+        }
+        !left.iter().any(differs)
     }
 }
 

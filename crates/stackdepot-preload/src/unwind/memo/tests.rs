@@ -197,3 +197,39 @@ fn a_memo_is_whole_only_if_its_walk_was() {
     assert_eq!(memo.frames(), [memory.ip(0), memory.ip(1)]);
     assert_eq!(memo.begin(2), STATE_COUNT, "another epoch");
 }
+
+/// Words of all frames, in whatever order their addresses and savers are: every changed one is seen.
+#[test]
+fn each_changed_word_is_seen_in_any_order() {
+    const USERS: [usize; 6] = [5, 4, 3, 2, 1, 0];
+    let memory = Memory::new();
+    let known = memory.known(FRAME_COUNT);
+    for order in 0..6_u64.pow(4) {
+        let frames: [usize; USERS.len()] =
+            core::array::from_fn(|at| ((order / 6_u64.pow(at as u32 % 4)) % 6) as usize + at / 4);
+        let mut memo = Box::new(Memo::EMPTY);
+        memo.begin(1);
+        draft(&mut memo, &memory, 0..FRAME_COUNT);
+        // Innermost first.
+        for (user, frame) in USERS.iter().rev().zip(frames) {
+            assert!(memo.draft.words.push(Word {
+                address: memory.saved_at(frame),
+                value: memory.saved(frame).get(),
+                user: *user,
+                saver: user + 1,
+            }));
+        }
+        assert!(memo.record(STATE_COUNT, FRAME_COUNT, Bp::of_register(0), true));
+        let first = STATE_COUNT - FRAME_COUNT;
+        let end = || memo.unchanged_until(first, 0, 0, known);
+        assert_eq!(end(), Some(STATE_COUNT), "{frames:?}");
+        for frame in frames {
+            let word = memory.saved(frame);
+            Memory::change(word);
+            let user = frames.iter().position(|other| *other == frame);
+            let expected = user.map(|user| first + user + 1);
+            assert_eq!(end(), expected, "{frames:?} {frame}");
+            word.set(word.get() - 1);
+        }
+    }
+}
