@@ -91,7 +91,7 @@ const CELL_MASK: u32 = 63;
 
 impl Windows {
     /// All frames in the table's first window, as nearly all of a kernel's are.
-    pub const ALL_FIRST: u32 = ((1 << (2 * RUN_FRAMES)) - 1) / 3 * 2;
+    pub const ALL_FIRST: u32 = FIRST_BITS * 2;
 
     /// Window A's cell of the table.
     #[inline]
@@ -165,23 +165,27 @@ const MOST_OWN: usize = 2;
 /// Windows that a node can name.
 const MOST_WINDOWS: usize = 2 + MOST_OWN;
 
-/// The upper halves that occur in a run, in order, and for each frame the place of its own among
-/// them; `None` when they are too many for any node.
-fn distinct_highs(run: &Run) -> Option<([Option<u64>; MOST_WINDOWS], [usize; RUN_FRAMES])> {
-    let (mut highs, mut places) = ([None; MOST_WINDOWS], [0; RUN_FRAMES]);
-    let mut place = 0;
-    for (frame, noted) in run.iter().zip(&mut places) {
-        let high = Some(frame >> 32);
-        // Neighbours mostly share their window.
-        if highs.get(place) != Some(&high) {
-            place = highs
-                .iter()
-                .position(|other| *other == high || other.is_none())?;
-            *highs.get_mut(place)? = high;
-        }
-        *noted = place;
+/// The lower bit of every frame's selector.
+const FIRST_BITS: u32 = ((1 << (2 * RUN_FRAMES)) - 1) / 3;
+
+/// The upper halves that occur in a run, in order, and the lower selector bits of the frames that
+/// have them; `None` when they are too many for any node.
+fn distinct_highs(run: &Run) -> Option<([u64; MOST_WINDOWS], [u32; MOST_WINDOWS])> {
+    let (mut highs, mut places) = ([0; MOST_WINDOWS], [0; MOST_WINDOWS]);
+    let mut rest = FIRST_BITS;
+    for (noted, place) in highs.iter_mut().zip(&mut places) {
+        let Some(frame) = run.get(rest.trailing_zeros() as usize / 2) else {
+            break;
+        };
+        let of_high = |frame: &u64, high: u64| u32::from(frame >> 32 == high);
+        *noted = frame >> 32;
+        *place = run
+            .iter()
+            .rev()
+            .fold(0, |bits, frame| bits << 2 | of_high(frame, *noted));
+        rest &= !*place;
     }
-    Some((highs, places))
+    (rest == 0).then_some((highs, places))
 }
 
 /// The cells that a node names itself, as they come.
@@ -256,23 +260,24 @@ impl<'r> WindowTable<'r> {
     #[inline(never)]
     fn mixed_windows(self, run: &Run) -> Option<Windows> {
         let (highs, places) = distinct_highs(run)?;
-        let highs = highs.iter().map_while(|high| *high);
-        if self.spans_too_many(highs.clone()) {
+        let found = || {
+            highs
+                .iter()
+                .zip(&places)
+                .take_while(|(_, place)| **place != 0)
+        };
+        if self.spans_too_many(found().map(|(high, _)| *high)) {
             return None;
         }
-        let (mut own, mut selectors) = (OwnWindows::default(), [0; MOST_WINDOWS]);
-        for (selector, high) in selectors.iter_mut().zip(highs) {
-            *selector = match self.find_or_take(high)? {
+        let (mut own, mut selectors) = (OwnWindows::default(), 0);
+        for (high, place) in found() {
+            let selector = match self.find_or_take(*high)? {
                 cell @ 0..2 => 2 + cell as u32,
                 cell => own.name(cell)?,
             };
+            selectors |= place * selector;
         }
-        let selector = |place: &usize| selectors.get(*place).copied().unwrap_or(0);
-        let word = places
-            .iter()
-            .rev()
-            .fold(0, |word, place| word << 2 | selector(place));
-        Some(Windows(word | own.word))
+        Some(Windows(selectors | own.word))
     }
 
     /// Whether all frames are in the table's first window: what follows comes to the same, slower.

@@ -111,24 +111,32 @@ impl Region<'_> {
         Some(Claimed { number, chance: 0 })
     }
 
-    /// Asks for what the next claim will touch: the slots at the hand, and of the first node there
-    /// that it can evict the buckets, the payload and the parent.
+    /// Asks for what the next claims will touch: in the first lap two slots after those that were asked
+    /// for by the last call, later as `prefetch_evictable`.
+    #[inline]
     pub fn prefetch_claim(&self) {
         if cfg!(loom) {
             // It changes nothing, and its loads would be more to explore.
             return;
         }
-        let slot_count = u64::from(self.geometry.slot_count);
         let hand = self.header.hand.load(Ordering::Relaxed);
-        let index = wrapped(hand, slot_count) as usize;
+        if hand >= u64::from(self.geometry.slot_count) {
+            self.prefetch_evictable(hand);
+        } else if let Some([first, second, ..]) = self.slots.get(hand as usize + 2..) {
+            prefetch(first);
+            prefetch(second);
+        }
+    }
+
+    /// Asks for the slots at the hand, and of the first node there that can be evicted the buckets, the
+    /// payload and the parent.
+    #[inline(never)]
+    fn prefetch_evictable(&self, hand: u64) {
+        let index = wrapped(hand, u64::from(self.geometry.slot_count)) as usize;
         // At the end of the slots there is less to ask for.
         let slots = self.slots.get(index..).unwrap_or_default();
         for slot in slots.iter().take(2 * AHEAD) {
             prefetch(slot);
-        }
-        if hand < slot_count {
-            // Nothing is evicted yet.
-            return;
         }
         for (number, slot) in (index as u32 + 1..).zip(slots).take(AHEAD) {
             let state = slot.state_now();
@@ -140,17 +148,6 @@ impl Region<'_> {
                 }
                 return;
             }
-        }
-    }
-
-    /// Asks for the slots that the next two claims will take, or as `prefetch_claim`.
-    pub fn prefetch_free(&self) {
-        let hand = self.header.hand.load(Ordering::Relaxed);
-        if hand >= u64::from(self.geometry.slot_count) {
-            self.prefetch_claim();
-        } else if let Some([first, second, ..]) = self.slots.get(hand as usize + 2..) {
-            prefetch(first);
-            prefetch(second);
         }
     }
 

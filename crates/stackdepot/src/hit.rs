@@ -169,7 +169,9 @@ fn conclude(
 ) -> Answer {
     match found {
         Ok(found) => hold_found(region, hasher, frames, &found, hold),
-        Err(Miss::Absent) => save_absent(region, hasher, frames, hold),
+        Err(Miss::Absent { hash, parent_hash }) => {
+            save_absent(region, hasher, frames, (hash, parent_hash), hold)
+        }
         Err(Miss::Unclear) => save_portably(region, hasher, frames, hold),
     }
 }
@@ -229,17 +231,30 @@ fn save_portably(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hol
     Answer::from(region.save(hasher, frames, hold))
 }
 
-/// The save of a whole stack that the index did not know a moment ago.
+/// The save of a whole stack that the index did not know a moment ago, with its hash and that of what
+/// its leaf hangs on.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "aes,avx2")]
-fn save_absent(region: &Region<'_>, hasher: &Hasher, frames: &[u64], hold: Hold) -> Answer {
+fn save_absent(
+    region: &Region<'_>,
+    hasher: &Hasher,
+    frames: &[u64],
+    (hash, parent_hash): (u64, u64),
+    hold: Hold,
+) -> Answer {
     if let Err(error) = region.check_hold(hold) {
         return Answer::from(Err(error));
     }
+    region.prefetch_claim();
     let stack = Stack::new(frames, region.max_frames as usize);
     let find = |outer: &[[u64; RUN_FRAMES]], hash| find_ancestor(region, outer, hash);
-    let saved = region.save_missing(hasher, &stack, hold, find);
+    let saved = region
+        .save_leaf(&stack, hash, parent_hash, hold, find)
+        .or_else(|| {
+            let missing_from = stack.leaf_level().saturating_sub(1);
+            region.save_missing(hasher, &stack, missing_from, hold, find)
+        });
     Answer::from(saved.unwrap_or(Err(SaveError::Contended)))
 }
 
@@ -258,8 +273,8 @@ fn find_ancestor<'r>(
 /// Why a stack was not found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Miss {
-    /// No entry has its fingerprint.
-    Absent,
+    /// No entry has its fingerprint. The hash of the stack, and of what its leaf hangs on.
+    Absent { hash: u64, parent_hash: u64 },
     /// It may be there, not as simple as this looks for it.
     Unclear,
 }
@@ -284,7 +299,9 @@ fn find<'r, const WIDE: bool, const OWN: bool>(
     let (hash, parent_hash) = hash_stack::<WIDE>(hasher, &leaf, length, outer);
     let number = match find_at_home(region, hash) {
         Some(number) => number,
-        None => find_displaced(region, hash, parent_hash).ok_or(Miss::Absent)?,
+        None => {
+            find_displaced(region, hash, parent_hash).ok_or(Miss::Absent { hash, parent_hash })?
+        }
     };
     chain::compare_stack::<OWN>(
         region,

@@ -52,8 +52,7 @@ impl<'r> Region<'r> {
         self.acquire_slot(number, slot, generation).map(|_| slot)
     }
 
-    /// The same for a slot that a moment ago was of that generation; answers its state with the
-    /// reference.
+    /// The same for a slot that a moment ago was of that generation.
     #[inline]
     pub fn acquire_slot(
         &self,
@@ -61,7 +60,19 @@ impl<'r> Region<'r> {
         slot: &Slot,
         generation: u32,
     ) -> Result<State, HoldError> {
-        let before = slot.add_reference();
+        self.keep_added(number, slot, generation, slot.add_reference())
+    }
+
+    /// Looks at what a reference was added to, and drops it again unless it is right; answers the
+    /// state with the reference. `before`: the state without.
+    #[inline]
+    pub fn keep_added(
+        &self,
+        number: u32,
+        slot: &Slot,
+        generation: u32,
+        before: State,
+    ) -> Result<State, HoldError> {
         if before.is_live() && before.references() < State::REF_LIMIT && slot.is_still(generation) {
             return Ok(State(before.0 + State::REF));
         }
@@ -265,8 +276,9 @@ impl<'r> Region<'r> {
     }
 }
 
+/// Whether a state has the lease of a tick.
 #[inline]
-fn is_stamped(state: State, now: Tick) -> bool {
+pub(crate) fn is_stamped(state: State, now: Tick) -> bool {
     state.has(State::LEASED) && state.stamp() == now.0
 }
 

@@ -13,6 +13,16 @@
 //! fences, the later one's scan sees what came before the earlier one, the birth as well as the
 //! entry. Which of two threads changes a cell, each CAS decides by itself.
 
+#[cfg_attr(
+    all(
+        target_arch = "x86_64",
+        target_feature = "sse2",
+        not(any(loom, miri, stackdepot_fault))
+    ),
+    path = "index/look_sse2.rs"
+)]
+mod look;
+
 use crate::layout::{BUCKET_CELLS, Bucket, Region};
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
@@ -118,16 +128,6 @@ impl Bucket {
         })
     }
 
-    /// A bit per cell that holds an entry with the hash's fingerprint, committed or not.
-    #[inline(always)]
-    fn fitting(&self, hash: u64) -> u32 {
-        self.cells.iter().rev().fold(0, |mask, cell| {
-            // ORDERING: Relaxed: see the head.
-            let value = cell.load(Ordering::Relaxed);
-            mask << 1 | u32::from(Entry(value).fits(hash))
-        })
-    }
-
     /// The entry in a cell.
     #[inline]
     pub fn entry(&self, position: usize) -> Entry {
@@ -138,29 +138,13 @@ impl Bucket {
                 .map_or(0, |cell| cell.load(Ordering::Relaxed)),
         )
     }
-
-    fn used(&self) -> usize {
-        self.cells
-            .iter()
-            .filter(|cell| cell.load(Ordering::Relaxed) != 0)
-            .count()
-    }
-
-    /// A free cell, the home of the hash first.
-    fn free_cell(&self, hash: u64) -> Option<&AtomicU64> {
-        let (before_home, from_home) = self.cells.split_at_checked(home_cell(hash))?;
-        from_home
-            .iter()
-            .chain(before_home)
-            .find(|cell| cell.load(Ordering::Relaxed) == 0)
-    }
 }
 
 impl<'r> Pair<'r> {
     /// A bit per cell, in the order of `cells`, that holds an entry with the hash's fingerprint.
     #[inline(never)]
     pub fn fitting(self, hash: u64) -> u32 {
-        self.first.fitting(hash) | self.second.fitting(hash) << BUCKET_CELLS
+        look::fitting(self.first, hash) | look::fitting(self.second, hash) << BUCKET_CELLS
     }
 
     /// The cell of a bit.
@@ -178,16 +162,20 @@ impl<'r> Pair<'r> {
         self.first.cells.iter().chain(&self.second.cells)
     }
 
-    /// The cell where a new entry should go: the first bucket while it is rather empty, then
-    /// the emptier one.
-    #[inline(never)]
+    /// The cell where a new entry should go: in the first bucket while it is rather empty, then in
+    /// the emptier one; there the home of the hash, if it is free, or the next free one.
+    #[inline]
     pub fn free_cell(self, hash: u64) -> Option<&'r AtomicU64> {
-        let first = self.first.used();
-        if first < FIRST_FILL || first <= self.second.used() {
-            self.first.free_cell(hash)
-        } else {
-            self.second.free_cell(hash)
+        let (mut bucket, mut empty) = (self.first, look::empty(self.first));
+        if empty.count_ones() as usize <= BUCKET_CELLS - FIRST_FILL {
+            let second = look::empty(self.second);
+            if empty.count_ones() < second.count_ones() {
+                (bucket, empty) = (self.second, second);
+            }
         }
+        let from_home = empty & !0 << home_cell(hash);
+        let choice = if from_home != 0 { from_home } else { empty };
+        bucket.cells.get(choice.trailing_zeros() as usize)
     }
 
     /// Removes the committed entry of a slot that the caller owns; answers whether it was there.
@@ -344,6 +332,66 @@ mod tests {
             second: &second,
         };
         assert!(full.free_cell(0).is_none());
+    }
+
+    #[test]
+    fn a_look_at_a_bucket_tells_each_cell() {
+        let hash = 0x9e37_79b9_7f4a_7c15;
+        let other = Entry::new(hash ^ 1 << 33, 9);
+        let values = [
+            Entry(0),
+            Entry::new(hash, 7),
+            Entry::new(hash, u32::MAX).tentative(),
+            other,
+            other.tentative(),
+            Entry::new(!hash, 1),
+            // Only a damaged file has such: without a slot, or without a fingerprint.
+            Entry::new(hash, 0),
+            Entry(1 << 40),
+            Entry(7),
+        ];
+        for step in 0..values.len().pow(3) {
+            let cells = core::array::from_fn(|cell| {
+                let turn = step * (cell + 1) + step / values.len() * cell;
+                values[turn % values.len()]
+            });
+            let bucket = Bucket {
+                cells: cells.map(|entry: Entry| AtomicU64::new(entry.0)),
+            };
+            let bits = |is_one: &dyn Fn(Entry) -> bool| {
+                let bits = cells.iter().enumerate();
+                bits.map(|(cell, entry)| u32::from(is_one(*entry)) << cell)
+                    .sum::<u32>()
+            };
+            let fitting = bits(&|entry| entry.fits(hash));
+            assert_eq!(look::fitting(&bucket, hash), fitting, "{cells:?}");
+            let empty = bits(&|entry| entry.is_empty());
+            assert_eq!(look::empty(&bucket), empty, "{cells:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_entry_goes_home_or_to_the_next_free_cell() {
+        for (used, home, chosen) in [
+            (0u32, 5, 5),
+            (0b10_0000, 5, 6),
+            (0b1110_0000, 5, 0),
+            (0b1110_0001, 6, 1),
+        ] {
+            let bucket = |used: u32| Bucket {
+                cells: core::array::from_fn(|cell| AtomicU64::new(u64::from(used >> cell & 1))),
+            };
+            let (first, second) = (bucket(used), bucket(!0));
+            let pair = Pair {
+                first: &first,
+                second: &second,
+            };
+            let cell = pair.free_cell(home << 61).unwrap();
+            assert!(
+                core::ptr::eq(cell, &first.cells[chosen]),
+                "{used:#b} {home}"
+            );
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::error::{HoldError, SaveError};
 use crate::frame::Run;
 use crate::handle::{Tick, WeakHandle};
 use crate::hash::Hasher;
-use crate::hold::Hold;
+use crate::hold::{Hold, is_stamped};
 use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Found, Stack};
 use crate::publish::NewNode;
@@ -102,8 +102,10 @@ impl<'r> Region<'r> {
         hash: u64,
         hold: Hold,
     ) -> Option<Result<Saved, SaveError>> {
-        self.save_hit(stack, hash, hold)
-            .or_else(|| self.save_missing(hasher, stack, hold, |_, _| None))
+        self.save_hit(stack, hash, hold).or_else(|| {
+            self.prefetch_claim();
+            self.save_missing(hasher, stack, stack.leaf_level(), hold, |_, _| None)
+        })
     }
 
     /// Holds a stack that was saved before as a save of it would; see `Depot::hold`.
@@ -207,7 +209,34 @@ impl<'r> Region<'r> {
     /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
     #[inline]
     fn hold_by_reference(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
-        let state = self.acquire_slot(found.number, found.slot, found.generation)?;
+        let before = found.slot.add_reference();
+        // As nearly every one: there is nothing else to write.
+        let is_settled = hold.is_reference()
+            && before.is_saved()
+            && before.references() < State::REF_LIMIT
+            && (self.lease_ticks != 0 || before.has(State::VISITED));
+        if is_settled && found.slot.is_still(found.generation) {
+            let weak = found.weak();
+            if !hold.is_lease() {
+                return Ok(Saved {
+                    weak,
+                    from: Tick(0),
+                });
+            }
+            // Behind the fence of `is_still`, so that the clock is read after the state.
+            let now = self.now();
+            if is_stamped(before, now) {
+                return Ok(Saved { weak, from: now });
+            }
+        }
+        self.hold_added(found, before, hold)
+    }
+
+    /// The same where there is more to write, or nothing to be held. `before`: the state without the
+    /// reference.
+    #[inline(never)]
+    fn hold_added(&self, found: &Found<'r>, before: State, hold: Hold) -> Result<Saved, HoldError> {
+        let state = self.keep_added(found.number, found.slot, found.generation, before)?;
         if self.lease_ticks == 0 && !state.has(State::VISITED) {
             found.slot.mark_visited(state);
         }
@@ -245,14 +274,36 @@ impl<'r> Region<'r> {
         Some(Saved { weak, from: from? })
     }
 
-    /// Adds what is missing of a stack; `None` when the stack's base is gone. `find`: a faster way
-    /// to the node of full runs and their hash, which need not find all.
+    /// Adds the leaf of a whole stack where nothing else is missing, as of most new stacks; `None` when
+    /// more is. `find` as in `save_missing`.
+    #[inline]
+    pub fn save_leaf(
+        &self,
+        stack: &Stack<'_>,
+        hash: u64,
+        parent_hash: u64,
+        hold: Hold,
+        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
+    ) -> Option<Result<Saved, SaveError>> {
+        let leaf_level = stack.leaf_level();
+        let parent = match leaf_level.checked_sub(1) {
+            Some(level) => self.hold_ancestor(stack, level, parent_hash, find)?,
+            None => 0,
+        };
+        let leaf = self.add_level(stack, leaf_level, hash, parent);
+        Some(leaf.and_then(|leaf| self.hold_inserted(leaf, hold)))
+    }
+
+    /// Adds what is missing of a stack, which are the levels from `missing_from` on at least; `None`
+    /// when the stack's base is gone. `find`: a faster way to the node of full runs and their hash,
+    /// which need not find all.
     #[cold]
     #[inline(never)]
     pub fn save_missing(
         &self,
         hasher: &Hasher,
         stack: &Stack<'_>,
+        missing_from: usize,
         hold: Hold,
         find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
     ) -> Option<Result<Saved, SaveError>> {
@@ -265,12 +316,12 @@ impl<'r> Region<'r> {
             many = [0; MOST_LEVELS];
             &mut many
         };
-        self.prefetch_claim();
         stack.hashes(hasher, hashes);
         for hash in hashes.iter().take(stack.leaf_level() + 1) {
             self.prefetch_pair(*hash as u32);
         }
-        let (held, first_missing) = self.hold_deepest_ancestor(stack, hashes, find)?;
+        let (held, first_missing) =
+            self.hold_deepest_ancestor(stack, missing_from, hashes, find)?;
         Some(self.add_levels(stack, hashes, held, first_missing, hold))
     }
 
@@ -290,19 +341,30 @@ impl<'r> Region<'r> {
             .take(stack.leaf_level() + 1)
             .skip(first_missing)
         {
-            let (run, length) = stack.run(level);
-            let node = NewNode {
-                parent: held,
-                hash: *hash,
-                run,
-                length,
-                is_cut: stack.is_cut,
-            };
-            held = self
-                .insert_node(&node)
-                .inspect_err(|error| self.count_refusal(*error))?;
+            held = self.add_level(stack, level, *hash, held)?;
         }
         self.hold_inserted(held, hold)
+    }
+
+    /// Adds a level below a node that the caller holds; that hold is used up.
+    #[inline]
+    fn add_level(
+        &self,
+        stack: &Stack<'_>,
+        level: usize,
+        hash: u64,
+        parent: u32,
+    ) -> Result<u32, SaveError> {
+        let (run, length) = stack.run(level);
+        let node = NewNode {
+            parent,
+            hash,
+            run,
+            length,
+            is_cut: stack.is_cut,
+        };
+        self.insert_node(&node)
+            .inspect_err(|error| self.count_refusal(*error))
     }
 
     /// Turns the caller's reference on a leaf that was inserted into the hold that was asked for.
@@ -319,20 +381,19 @@ impl<'r> Region<'r> {
         self.hold_acquired(&leaf, hold).ok_or(SaveError::Contended)
     }
 
-    /// The deepest stored proper prefix, searched from the leaf's side: its slot, held, and the
-    /// level below it; the base and level 0 when there is none, `None` when that is gone.
+    /// The deepest stored prefix without the levels from `missing_from` on, searched from the leaf's
+    /// side: its slot, held, and the level below it; the base and level 0 when there is none, `None`
+    /// when that is gone.
     fn hold_deepest_ancestor(
         &self,
         stack: &Stack<'_>,
+        missing_from: usize,
         hashes: &[u64],
         find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
     ) -> Option<(u32, usize)> {
-        for (level, hash) in hashes.iter().enumerate().take(stack.leaf_level()).rev() {
-            let found = find(stack.outer(level), *hash).or_else(|| self.find(stack, level, *hash));
-            let held =
-                found.filter(|found| self.acquire_node(found.number, found.generation).is_ok());
-            if let Some(found) = held {
-                return Some((found.number, level + 1));
+        for (level, hash) in hashes.iter().enumerate().take(missing_from).rev() {
+            if let Some(held) = self.hold_ancestor(stack, level, *hash, &find) {
+                return Some((held, level + 1));
             }
         }
         if stack.base.number != 0 {
@@ -340,6 +401,20 @@ impl<'r> Region<'r> {
                 .ok()?;
         }
         Some((stack.base.number, 0))
+    }
+
+    /// Finds the stored prefix of a stack up to a level; answers its slot, held.
+    #[inline]
+    fn hold_ancestor(
+        &self,
+        stack: &Stack<'_>,
+        level: usize,
+        hash: u64,
+        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
+    ) -> Option<u32> {
+        let found = find(stack.outer(level), hash).or_else(|| self.find(stack, level, hash))?;
+        self.acquire_node(found.number, found.generation).ok()?;
+        Some(found.number)
     }
 
     /// Counts a refusal that no lower layer counted.

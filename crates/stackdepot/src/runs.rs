@@ -120,7 +120,7 @@ impl<'r> Region<'r> {
         {
             return saved;
         }
-        self.prefetch_free();
+        self.prefetch_claim();
         let (mut parent, first_missing) = self.hold_outer_runs(hasher, runs);
         for level in first_missing..=runs.leaf_level() {
             let prefix = runs.down_to(level);

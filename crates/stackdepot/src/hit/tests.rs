@@ -204,7 +204,9 @@ fn every_way_finds_a_stack_in_any_cell_of_either_bucket_and_knows_that_others_ar
         let absent = [number | 1 << 40];
         // SAFETY: as in `finds`.
         let found = unsafe { find::<false, true>(&depot.region, &depot.hasher, &absent) };
-        assert_eq!(found.err(), Some(Miss::Absent));
+        let hash = depot.hasher.stack(start, &[], &pad(&absent, 1), 1);
+        let parent_hash = start;
+        assert_eq!(found.err(), Some(Miss::Absent { hash, parent_hash }));
     }
     assert!(in_first.iter().chain(&in_second).all(|count| *count > 0));
 }
