@@ -51,7 +51,7 @@ const fn in_full(name: &'static str, run: fn(&Scene) -> Result<(), String>) -> O
 }
 
 /// Everything that writes to shared words.
-pub const OPERATIONS: [Operation; 12] = [
+pub const OPERATIONS: [Operation; 13] = [
     in_full("save hit", |scene| scene.save(FRESH)),
     in_full("save hit with a reference", |scene| {
         scene.save_and_put(HELD[0])
@@ -72,6 +72,7 @@ pub const OPERATIONS: [Operation; 12] = [
     in_full("acquire and put", Scene::acquire_and_put),
     in_full("renew", Scene::renew),
     in_full("alloc", Scene::alloc_new),
+    in_full("alloc by name", Scene::alloc_by_name),
     in_full("free", |scene| {
         refusable(scene.world.free(0, 1012, address_of(LIVE[11], 1)))
     }),
@@ -205,6 +206,11 @@ impl Scene {
     /// An allocation by a stack that is new.
     pub fn alloc_new(&self) -> Result<(), String> {
         refusable(self.world.alloc(0, 1011, address_of(1011, 1)))
+    }
+
+    /// The same, held by its name.
+    fn alloc_by_name(&self) -> Result<(), String> {
+        refusable(self.world.alloc(0, 1012, address_of(1012, 1)))
     }
 
     fn save(&self, id: u64) -> Result<(), String> {

@@ -128,12 +128,9 @@ impl<'r> World<'r> {
     /// Records an allocation by stack number `id` as the recorder does.
     pub fn alloc(&self, shard: usize, id: u64, address: u64) -> Result<(), SaveError> {
         let place = self.ring.claim(&self.depot, shard);
-        let saved = self
-            .depot
-            .save_held(Stack::new(id).frames(), Hold::ReferenceAndLease);
-        let stack = saved.ok().map(|saved| saved.weak);
-        if let Ok(saved) = saved {
-            self.depot.add_payload(saved.handle, 0, 1);
+        let saved = self.save_counted(id);
+        let stack = saved.ok();
+        if stack.is_some() {
             let block = LiveBlock {
                 stack,
                 size: 8,
@@ -155,6 +152,21 @@ impl<'r> World<'r> {
         saved.map(|_| ())
     }
 
+    /// Saves a stack with both holds and counts in its payload; every other one by its name, as the
+    /// recorder does where it knows the stack again.
+    fn save_counted(&self, id: u64) -> Result<WeakHandle, SaveError> {
+        let (hold, stack) = (Hold::ReferenceAndLease, Stack::new(id));
+        if id % 2 == 0
+            && let Ok(name) = self.depot.save(stack.frames())
+            && self.depot.hold_with_payload(name, hold, 0, &[1]).is_ok()
+        {
+            return Ok(name);
+        }
+        let saved = self.depot.save_held(stack.frames(), hold)?;
+        self.depot.add_payload(saved.handle, 0, 1);
+        Ok(saved.weak)
+    }
+
     /// Records a free by stack number `id`.
     pub fn free(&self, shard: usize, id: u64, address: u64) -> Result<(), SaveError> {
         let place = self.ring.claim(&self.depot, shard);
@@ -165,13 +177,12 @@ impl<'r> World<'r> {
         let saved = self.depot.save_lease(Stack::new(id).frames());
         let stack = saved.ok().map(|saved| saved.weak);
         let allocation = removed.and_then(|block| block.stack);
-        let leased = allocation.filter(|weak| self.depot.renew(*weak).is_ok());
+        let leased = allocation.filter(|weak| self.depot.put_for_lease(*weak, 0, &[1]).is_ok());
         let event = Event {
             other_stack: leased,
             ..Event::new(EventKind::Free, address, id, stack)
         };
         let _ = self.ring.fill(place, &event);
-        removed.iter().for_each(|block| self.put_block(block));
         saved.map(|_| ())
     }
 
