@@ -156,7 +156,7 @@ impl<'r> World<'r> {
     /// recorder does where it knows the stack again.
     fn save_counted(&self, id: u64) -> Result<WeakHandle, SaveError> {
         let (hold, stack) = (Hold::ReferenceAndLease, Stack::new(id));
-        if id % 2 == 0
+        if id.is_multiple_of(2)
             && let Ok(name) = self.depot.save(stack.frames())
             && self.depot.hold_with_payload(name, hold, 0, &[1]).is_ok()
         {
