@@ -276,6 +276,10 @@ impl<'r> Region<'r> {
 
     /// Adds the leaf of a whole stack where nothing else is missing, as of most new stacks; `None` when
     /// more is. `find` as in `save_missing`.
+    #[cfg_attr(
+        not(all(target_arch = "x86_64", target_feature = "sse2", not(any(loom, miri)))),
+        expect(dead_code, reason = "for hits in vector registers")
+    )]
     #[inline]
     pub fn save_leaf(
         &self,
