@@ -11,8 +11,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use stackdepot_region::counters::Counter;
 
+use crate::process::Recorder;
 use crate::scratch::FRAME_ROOM;
-use crate::thread::Call;
+use crate::thread::Frame;
 use crate::unwind::End;
 
 /// `int unw_backtrace(void **buffer, int size)`.
@@ -58,9 +59,10 @@ fn find(library: &CStr) -> Option<*mut c_void> {
 
 /// Compares a stack with libunwind's, if it is this event's turn.
 #[cold]
-pub fn compare(call: &Call, stack: &[u64], end: End) {
+#[inline(never)]
+pub fn compare(recorder: &Recorder, frame: &Frame, stack: &[u64], end: End) {
     let function = BACKTRACE.load(Ordering::Relaxed);
-    if function.is_null() || !is_turn(call.recorder.check_interval) {
+    if function.is_null() || !is_turn(recorder.check_interval) {
         return;
     }
     // ORDERING: Acquire, partner: the Release below; the buffer is ours in between.
@@ -79,7 +81,7 @@ pub fn compare(call: &Call, stack: &[u64], end: End) {
     let found = buffer
         .get(..usize::try_from(count).unwrap_or(0))
         .unwrap_or_default();
-    judge(call, stack, end, found);
+    judge(recorder, frame, stack, end, found);
     // ORDERING: Release, partner: the Acquire above.
     BUSY.store(0, Ordering::Release);
 }
@@ -91,10 +93,10 @@ fn is_turn(interval: u32) -> bool {
         .is_multiple_of(interval)
 }
 
-fn judge(call: &Call, stack: &[u64], end: End, found: &[*mut c_void]) {
-    let counters = &call.recorder.region.counters;
+fn judge(recorder: &Recorder, frame: &Frame, stack: &[u64], end: End, found: &[*mut c_void]) {
+    let counters = &recorder.region.counters;
     counters.count(Counter::CheckTotal);
-    let caller = call.frame.return_address;
+    let caller = frame.return_address;
     let start = found
         .iter()
         .take(OWN_FRAMES)

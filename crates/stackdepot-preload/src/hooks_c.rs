@@ -12,8 +12,10 @@ use stackdepot_region::caller::Family;
 use crate::hook::entry;
 use crate::record::Resize;
 use crate::symbols::{Real, real};
-use crate::thread::{Frame, PassedOver, Purpose, enter, meets_mark, passes_over};
-use crate::{arena, sampled, unwind};
+use crate::thread::{
+    Frame, PassedOver, Purpose, enter, enter_outermost, is_inside, meets_mark, passes_over,
+};
+use crate::{arena, process, sampled, unwind};
 
 entry!(malloc, "rsi", malloc_body);
 entry!(calloc, "rdx", calloc_body);
@@ -38,7 +40,7 @@ pub unsafe fn alloc_with(
     frame: *const Frame,
     family: Family,
     size: usize,
-    allocate: impl FnOnce() -> *mut c_void,
+    allocate: impl FnMut() -> *mut c_void,
 ) -> *mut c_void {
     if passes_over(size) {
         return call_real(family, allocate);
@@ -50,7 +52,7 @@ pub unsafe fn alloc_with(
 /// The alloc of a block that is not recorded. What an `operator new` allocates belongs to it; the
 /// functions of C that we know allocate nothing by a call that a hook sees.
 #[inline(always)]
-fn call_real(family: Family, allocate: impl FnOnce() -> *mut c_void) -> *mut c_void {
+fn call_real(family: Family, mut allocate: impl FnMut() -> *mut c_void) -> *mut c_void {
     let _own = (family != Family::C).then(PassedOver::begin);
     allocate()
 }
@@ -61,11 +63,38 @@ unsafe fn recorded_alloc_with(
     frame: *const Frame,
     family: Family,
     size: usize,
-    allocate: impl FnOnce() -> *mut c_void,
+    mut allocate: impl FnMut() -> *mut c_void,
 ) -> *mut c_void {
-    if !meets_mark(size) {
+    let Some(recorder) = process::recorder() else {
+        return allocate();
+    };
+    if !meets_mark(recorder, size) {
         return call_real(family, allocate);
     }
+    if is_inside() {
+        // SAFETY: as here.
+        return unsafe { alloc_inside(frame, family, size, &mut allocate) };
+    }
+    // SAFETY: `frame` comes from the naked entry of the running hook.
+    let call = unsafe { enter_outermost(recorder, frame, Purpose::of_alloc(family)) };
+    let block = allocate();
+    if let Some(call) = call
+        && !block.is_null()
+    {
+        call.allocated(block as usize, size, family);
+    }
+    block
+}
+
+/// An alloc while the thread is in a hook.
+#[cold]
+#[inline(never)]
+unsafe fn alloc_inside(
+    frame: *const Frame,
+    family: Family,
+    size: usize,
+    allocate: &mut dyn FnMut() -> *mut c_void,
+) -> *mut c_void {
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let call = unsafe { enter(frame, Purpose::of_alloc(family)) };
     let block = allocate();
@@ -83,7 +112,7 @@ pub unsafe fn free_with(
     frame: *const Frame,
     family: Family,
     block: *mut c_void,
-    release: impl FnOnce(),
+    mut release: impl FnMut(),
 ) {
     if block.is_null() || arena::owns(block) {
         return;
@@ -101,7 +130,33 @@ unsafe fn recorded_free_with(
     frame: *const Frame,
     family: Family,
     block: *mut c_void,
-    release: impl FnOnce(),
+    mut release: impl FnMut(),
+) {
+    let Some(recorder) = process::recorder() else {
+        return release();
+    };
+    if is_inside() {
+        // SAFETY: as here.
+        return unsafe { free_inside(frame, family, block, &mut release) };
+    }
+    let purpose = Purpose::of_free(family, block as usize);
+    // SAFETY: `frame` comes from the naked entry of the running hook.
+    let call = unsafe { enter_outermost(recorder, frame, purpose) };
+    if let Some(call) = &call {
+        call.freed(block as usize, family);
+    }
+    release();
+    drop(call);
+}
+
+/// A free while the thread is in a hook.
+#[cold]
+#[inline(never)]
+unsafe fn free_inside(
+    frame: *const Frame,
+    family: Family,
+    block: *mut c_void,
+    release: &mut dyn FnMut(),
 ) {
     // SAFETY: `frame` comes from the naked entry of the running hook.
     let call = unsafe { enter(frame, Purpose::of_free(family, block as usize)) };
@@ -118,7 +173,7 @@ pub unsafe fn resize_with(
     frame: *const Frame,
     block: *mut c_void,
     size: usize,
-    resize: impl FnOnce() -> *mut c_void,
+    mut resize: impl FnMut() -> *mut c_void,
 ) -> *mut c_void {
     if sampled::is_left_out(block as usize) {
         // The old block is not recorded, so that all there may be is a new one.
@@ -126,9 +181,10 @@ pub unsafe fn resize_with(
         return unsafe { alloc_with(frame, Family::C, size, resize) };
     }
     // SAFETY: `frame` comes from the naked entry of the running hook.
-    let Some(call) = (unsafe { enter(frame, Purpose::C) }) else {
+    let Some(entered) = (unsafe { enter(frame, Purpose::C) }) else {
         return resize();
     };
+    let call = entered.recording();
     let pending: Resize = call.resizing(block as usize);
     let moved = resize();
     if !moved.is_null() {
@@ -138,6 +194,7 @@ pub unsafe fn resize_with(
     } else {
         call.resize_failed(pending);
     }
+    drop(entered);
     moved
 }
 
@@ -248,7 +305,7 @@ unsafe fn aligned_alloc_with(
     frame: *const Frame,
     align: usize,
     size: usize,
-    allocate: impl FnOnce(&Real) -> *mut c_void,
+    mut allocate: impl FnMut(&Real) -> *mut c_void,
 ) -> *mut c_void {
     match real() {
         // SAFETY: the caller's promise.

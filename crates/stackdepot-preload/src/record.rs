@@ -17,8 +17,9 @@ use stackdepot_region::counters::Counter;
 use stackdepot_region::writer::RegionWriter;
 
 use crate::check;
+use crate::process::Recorder;
 use crate::sampled;
-use crate::thread::{Call, meets_mark, passes_over};
+use crate::thread::{Call, Frame, Outermost, Recording, meets_mark, passes_over};
 use crate::unwind::{self, End, Walk};
 
 /// The words of a stack's payload.
@@ -36,43 +37,106 @@ pub struct Resize {
     time: u64,
 }
 
-impl Call {
+impl Outermost {
     /// The real function answered a new block.
     #[inline(always)]
     pub fn allocated(&self, address: usize, size: usize, family: Family) {
+        let call = self.recording();
         if family != Family::C && self.is_recorded_inside(address) {
-            return self.adopt_inner(address as u64, family);
+            return call.adopt_inner(address as u64, family);
         }
-        self.note_inner_block(address);
-        self.start_recording();
-        // Before the prefetch, for which the counter would wait.
-        let time = tsc();
-        let located = self.recorder.region.live.locate(address as u64);
-        self.with_stack(|stack| self.record_alloc(stack, &located, size as u64, family, time));
-        self.stop_recording();
+        allocated(call.recorder, call.frame, address, size, family);
     }
 
     /// The program gives a block back; the real function comes after.
     #[inline(always)]
     pub fn freed(&self, address: usize, family: Family) {
-        self.start_recording();
+        let call = self.recording();
+        freed(call.recorder, call.frame, address, family);
+    }
+}
+
+/// An alloc in an outermost hook; its parts are handed over one by one, in registers.
+#[inline(never)]
+fn allocated(
+    recorder: &'static Recorder,
+    frame: &'static Frame,
+    address: usize,
+    size: usize,
+    family: Family,
+) {
+    Recording::of_outermost(recorder, frame).allocated(address, size, family);
+}
+
+/// A free in an outermost hook.
+#[inline(never)]
+fn freed(recorder: &'static Recorder, frame: &'static Frame, address: usize, family: Family) {
+    Recording::of_outermost(recorder, frame).freed(address, family);
+}
+
+impl Call {
+    /// The real function answered a new block.
+    pub fn allocated(&self, address: usize, size: usize, family: Family) {
+        if family != Family::C && self.is_recorded_inside(address) {
+            return self.recording().adopt_inner(address as u64, family);
+        }
+        self.note_inner_block(address);
+        self.recording().allocated(address, size, family);
+    }
+
+    /// The program gives a block back; the real function comes after.
+    pub fn freed(&self, address: usize, family: Family) {
+        self.recording().freed(address, family);
+    }
+}
+
+impl Recording {
+    #[inline(always)]
+    fn allocated(self, address: usize, size: usize, family: Family) {
+        self.start();
+        // Before the prefetch, for which the counter would wait.
+        let time = tsc();
+        let located = self.recorder.region.live.locate(address as u64);
+        match self.buffer() {
+            Some(buffer) => {
+                let mut stack = self.capture(buffer);
+                self.record_alloc(&mut stack, &located, size as u64, family, time);
+            }
+            None => self.with_stack_on_stack(move |stack| {
+                self.record_alloc(stack, &located, size as u64, family, time);
+            }),
+        }
+        self.stop();
+    }
+
+    #[inline(always)]
+    fn freed(self, address: usize, family: Family) {
+        self.start();
         // Before the prefetch, for which the counter would wait.
         let time = tsc();
         let located = self.recorder.region.live.locate(address as u64);
         if self.recorder.sampling.is_on() {
             self.freed_if_recorded(&located, family, time);
+        } else if let Some(buffer) = self.buffer() {
+            let mut stack = self.capture(buffer);
+            self.free_with(&mut stack, &located, family, time);
         } else {
-            self.with_stack(|stack| {
-                let removed = self.take_out(&located);
-                self.record_free(stack, address as u64, family, time, &removed);
-            });
+            self.with_stack_on_stack(move |stack| self.free_with(stack, &located, family, time));
         }
-        self.stop_recording();
+        self.stop();
+    }
+
+    /// Takes the block out and records the free.
+    #[inline(always)]
+    fn free_with(self, stack: &mut Walk<'_>, located: &Located<'_>, family: Family, time: u64) {
+        let removed = self.take_out(located);
+        self.record_free(stack, located.address(), family, time, &removed);
     }
 
     /// A free while most blocks are left out: one that is not known says nothing.
     #[cold]
-    fn freed_if_recorded(&self, located: &Located<'_>, family: Family, time: u64) {
+    #[inline(never)]
+    fn freed_if_recorded(self, located: &Located<'_>, family: Family, time: u64) {
         let removed = self.take_out(located);
         if let Removed::Block(_) = removed {
             let address = located.address();
@@ -82,10 +146,10 @@ impl Call {
 
     /// A realloc comes: the old block leaves the record, for another thread may be given its
     /// address before we hear the outcome.
-    pub fn resizing(&self, address: usize) -> Resize {
-        self.start_recording();
+    pub fn resizing(self, address: usize) -> Resize {
+        self.start();
         let removed = self.take_out(&self.recorder.region.live.locate(address as u64));
-        self.stop_recording();
+        self.stop();
         Resize {
             address: address as u64,
             removed,
@@ -94,11 +158,11 @@ impl Call {
     }
 
     /// The realloc worked: a free and an alloc with the same stack.
-    pub fn resized(&self, old: Resize, address: usize, size: usize) {
-        self.start_recording();
+    pub fn resized(self, old: Resize, address: usize, size: usize) {
+        self.start();
         let time = tsc();
         let frees = self.is_told(&old.removed);
-        let allocates = !passes_over(size) && meets_mark(size);
+        let allocates = !passes_over(size) && meets_mark(self.recorder, size);
         if frees || allocates {
             self.with_stack(|stack| {
                 if frees {
@@ -114,38 +178,39 @@ impl Call {
             .region
             .counters
             .add(Counter::Reallocs, self.shard(), 1);
-        self.stop_recording();
+        self.stop();
     }
 
     /// The realloc to no bytes freed the block.
-    pub fn resized_to_nothing(&self, old: Resize) {
-        self.start_recording();
+    pub fn resized_to_nothing(self, old: Resize) {
+        self.start();
         if self.is_told(&old.removed) {
             self.with_stack(|stack| {
                 self.record_free(stack, old.address, Family::C, old.time, &old.removed)
             });
         }
-        self.stop_recording();
+        self.stop();
     }
 
     /// The realloc failed: the block is as it was.
-    pub fn resize_failed(&self, old: Resize) {
-        self.start_recording();
+    pub fn resize_failed(self, old: Resize) {
+        self.start();
         if let Removed::Block(block) = old.removed {
             self.keep(&self.recorder.region.live.locate(old.address), &block);
         }
-        self.stop_recording();
+        self.stop();
     }
 
     /// Whether a free is recorded: with sampling only that of a recorded block.
-    fn is_told(&self, removed: &Removed) -> bool {
+    fn is_told(self, removed: &Removed) -> bool {
         !self.recorder.sampling.is_on() || matches!(removed, Removed::Block(_))
     }
 
     /// A call inside of an `operator new` recorded the block: a free asks for the outer function.
     #[cold]
-    fn adopt_inner(&self, address: u64, family: Family) {
-        self.start_recording();
+    #[inline(never)]
+    fn adopt_inner(self, address: u64, family: Family) {
+        self.start();
         let located = self.recorder.region.live.locate(address);
         if let Removed::Block(block) = self.take_out(&located) {
             let caller = Caller::new(Caller::from_bits(block.thread).thread(), family);
@@ -157,12 +222,12 @@ impl Call {
                 },
             );
         }
-        self.stop_recording();
+        self.stop();
     }
 
-    #[inline]
+    #[inline(always)]
     fn record_alloc(
-        &self,
+        self,
         stack: &mut Walk<'_>,
         located: &Located<'_>,
         size: u64,
@@ -189,9 +254,9 @@ impl Call {
         self.fill(place, &event);
     }
 
-    #[inline]
+    #[inline(always)]
     fn record_free(
-        &self,
+        self,
         stack: &mut Walk<'_>,
         address: u64,
         family: Family,
@@ -236,7 +301,7 @@ impl Call {
     /// Saves a stack with a reference and a lease, and counts a block in its payload; one that the
     /// thread knows again only needs the hold.
     #[inline(always)]
-    fn save_counted(&self, stack: &mut Walk<'_>, share: &[u64; 2]) -> Option<WeakHandle> {
+    fn save_counted(self, stack: &mut Walk<'_>, share: &[u64; 2]) -> Option<WeakHandle> {
         let depot = &self.recorder.region.depot;
         let (noted, hold) = (WeakHandle::from_bits(stack.note()), Hold::ReferenceAndLease);
         if noted != WeakHandle::from_bits(0)
@@ -253,7 +318,7 @@ impl Call {
 
     /// The same with a lease only.
     #[inline(always)]
-    fn save_leased(&self, stack: &mut Walk<'_>) -> Option<WeakHandle> {
+    fn save_leased(self, stack: &mut Walk<'_>) -> Option<WeakHandle> {
         let depot = &self.recorder.region.depot;
         let noted = WeakHandle::from_bits(stack.note());
         if noted != WeakHandle::from_bits(0) && depot.hold(noted, Hold::Lease).is_ok() {
@@ -263,10 +328,9 @@ impl Call {
     }
 
     /// A stack that the thread does not know again.
-    #[inline(never)]
-    fn save_anew(&self, stack: &mut Walk<'_>, hold: Hold) -> Option<Leased> {
-        let region = &self.recorder.region;
-        let saved = counted(region, region.depot.save_held(stack.frames(), hold))?;
+    #[inline(always)]
+    fn save_anew(self, stack: &mut Walk<'_>, hold: Hold) -> Option<Leased> {
+        let saved = save(&self.recorder.region, stack.frames(), hold)?;
         stack.set_note(saved.weak.to_bits());
         Some(saved)
     }
@@ -274,7 +338,7 @@ impl Call {
     /// Takes a block out of the live table; what its stack needs comes while the free's stack is
     /// saved.
     #[inline(always)]
-    fn take_out(&self, located: &Located<'_>) -> Removed {
+    fn take_out(self, located: &Located<'_>) -> Removed {
         let region = &self.recorder.region;
         let removed = region.live.remove_at(located);
         if let Removed::Block(block) = removed {
@@ -290,7 +354,7 @@ impl Call {
 
     /// Enters a block, with its reference, into the live table, and settles what came back.
     #[inline(always)]
-    fn keep(&self, located: &Located<'_>, block: &LiveBlock) {
+    fn keep(self, located: &Located<'_>, block: &LiveBlock) {
         let inserted = self.recorder.region.live.insert_at(located, block);
         if self.recorder.sampling.is_on() {
             sampled::settle(located.address(), &inserted);
@@ -303,7 +367,7 @@ impl Call {
     /// Gives back the references that an insert did not take, or released.
     #[cold]
     #[inline(never)]
-    fn settle(&self, address: u64, block: &LiveBlock, inserted: Inserted) {
+    fn settle(self, address: u64, block: &LiveBlock, inserted: Inserted) {
         let region = &self.recorder.region;
         match inserted {
             Inserted::Stored => {}
@@ -322,7 +386,7 @@ impl Call {
     }
 
     /// The free of a block was not seen: it counts as freed and gives its reference back.
-    fn release(&self, address: u64, block: &LiveBlock) {
+    fn release(self, address: u64, block: &LiveBlock) {
         let Some(stack) = block.stack else { return };
         let depot = &self.recorder.region.depot;
         let share = self.share(address, block.size, block.time);
@@ -331,7 +395,7 @@ impl Call {
 
     /// Blocks and bytes that a block adds to its stack's payload, the same at its alloc and its free.
     #[inline]
-    fn share(&self, address: u64, size: u64, time: u64) -> [u64; 2] {
+    fn share(self, address: u64, size: u64, time: u64) -> [u64; 2] {
         if !self.recorder.sampling.is_on() {
             return [1, size];
         }
@@ -341,17 +405,23 @@ impl Call {
     }
 
     #[inline(always)]
-    fn fill(&self, place: Place, event: &Event) {
+    fn fill(self, place: Place, event: &Event) {
         // A lapped event is counted by the ring itself.
         self.recorder.region.ring.fill(place, event);
     }
 
-    /// The stack of the hook's caller, in the thread's scratch memory if it has some.
+    /// The thread's scratch memory, if it has some.
     #[inline(always)]
     #[allow(unsafe_code)] // uses the thread's own buffer
-    fn with_stack(&self, record: impl FnOnce(&mut Walk<'_>)) {
+    fn buffer(self) -> Option<&'static mut [u64]> {
         // SAFETY: every caller is between start and stop of the recording, and calls this once.
-        match unsafe { self.frame_buffer() } {
+        unsafe { self.frame_buffer() }
+    }
+
+    /// The stack of the hook's caller, in the thread's scratch memory if it has some.
+    #[inline]
+    fn with_stack(self, record: impl FnOnce(&mut Walk<'_>)) {
+        match self.buffer() {
             Some(buffer) => record(&mut self.capture(buffer)),
             None => self.with_stack_on_stack(record),
         }
@@ -359,24 +429,25 @@ impl Call {
 
     #[cold]
     #[inline(never)]
-    fn with_stack_on_stack(&self, record: impl FnOnce(&mut Walk<'_>)) {
+    fn with_stack_on_stack(self, record: impl FnOnce(&mut Walk<'_>)) {
         record(&mut self.capture(&mut [0; crate::scratch::FRAME_ROOM]));
     }
 
     #[inline(always)]
-    fn capture<'b>(&self, buffer: &'b mut [u64]) -> Walk<'b> {
+    fn capture<'b>(self, buffer: &'b mut [u64]) -> Walk<'b> {
         let walk = unwind::capture(self.registers(), self.unwinder(), buffer);
         if walk.end != End::Complete {
             self.count_incomplete(walk.end);
         }
         if self.recorder.check_interval != 0 {
-            check::compare(self, walk.frames(), walk.end);
+            check::compare(self.recorder, self.frame, walk.frames(), walk.end);
         }
         walk
     }
 
     #[cold]
-    fn count_incomplete(&self, end: End) {
+    #[inline(never)]
+    fn count_incomplete(self, end: End) {
         let counter = match end {
             End::LimitReached => Counter::Truncated,
             _ => Counter::UnwindFailed,
@@ -391,10 +462,10 @@ fn put(depot: &Depot<'_>, stack: Option<WeakHandle>) {
     }
 }
 
-/// A refused save, counted by its reason.
-#[inline]
-fn counted(region: &RegionWriter, saved: Result<Leased, SaveError>) -> Option<Leased> {
-    let error = match saved {
+/// Saves a stack; a refused save is counted by its reason.
+#[inline(never)]
+fn save(region: &RegionWriter, frames: &[u64], hold: Hold) -> Option<Leased> {
+    let error = match region.depot.save_held(frames, hold) {
         Ok(saved) => return Some(saved),
         Err(error) => error,
     };

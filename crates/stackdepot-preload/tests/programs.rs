@@ -227,6 +227,22 @@ fn recorder_may_be_interrupted_between_any_two_instructions() {
     assert_eq!(live(&found).0, 1);
 }
 
+/// What a handler's hook leaves behind while the outer one describes itself is put right.
+#[test]
+fn operator_that_is_interrupted_anywhere_is_one_event() {
+    let place = Place::new("between");
+    let program = place.compile("between.cpp");
+    place.record(&program, &[], 4 * MIB);
+    let found = snapshot(&place.first());
+    let allocs_of = |size: u64| {
+        let events = found.events().iter();
+        events
+            .filter(|event| event.kind == EventKind::Alloc && event.size == size)
+            .count()
+    };
+    assert_eq!((allocs_of(1234), allocs_of(77)), (400, 400));
+}
+
 /// Its thread knows them again, but they are stored in another region.
 #[test]
 fn child_saves_the_stacks_of_its_parent_anew() {

@@ -80,6 +80,7 @@ pub struct Walk<'b> {
     /// Frames that were not unwound, because the thread's memo had them.
     pub reused_count: usize,
     path: Path,
+    note: u64,
 }
 
 impl Walk<'_> {
@@ -98,12 +99,7 @@ impl Walk<'_> {
     /// What the thread's owner noted about this very stack; 0 for nothing.
     #[inline]
     pub fn note(&self) -> u64 {
-        match &self.entered {
-            Some(Entered {
-                paths: Some(paths), ..
-            }) => paths.note(self.path),
-            _ => 0,
-        }
+        self.note
     }
 
     /// Notes something about this stack, to be found when the thread has it again.
@@ -114,6 +110,7 @@ impl Walk<'_> {
         }) = &mut self.entered
         {
             paths.set_note(self.path, note);
+            self.note = note;
         }
     }
 }
@@ -180,7 +177,7 @@ pub fn fork_child(kept: Option<ThreadSlot>) {
 ///
 /// Wait-free: at most so many steps and looks, no lock, no allocation. Registers may be garbage: then
 /// the walk ends early. `thread` is the calling thread's own slot.
-#[inline]
+#[inline(always)]
 pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]) -> Walk<'_> {
     let epoch = gate::epoch();
     let main = StackRange::of_main(registers.sp);
@@ -196,19 +193,23 @@ pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]
     let known = main.unwrap_or_else(|| entered.memory.known_range(registers.sp));
     let mut stepper = Stepper::new(StackReader::new(known), epoch);
     let recalled = match entered.memo.as_deref_mut() {
-        Some(memo) => recall(memo, &mut stepper, &registers, epoch, out.len()),
+        Some(memo) => {
+            let Registers { ip, sp, bp } = registers;
+            recall(memo, &mut stepper, ip, sp, bp, out.len())
+        }
         None => None,
     };
     let Some(Recalled { end, reused_count }) = recalled else {
         return unwind(known, registers, epoch, out, Some(entered));
     };
     entered.memory.keep_range(known, stepper.stack.range());
-    let path = match (&mut entered.memo, &mut entered.paths) {
+    let (path, note) = match (&mut entered.memo, &mut entered.paths) {
         (Some(memo), Some(paths)) if end != End::LimitReached => {
             paths.enter_epoch(epoch);
-            memo.path(paths)
+            let path = memo.path(paths);
+            (path, paths.note(path))
         }
-        _ => Path::NONE,
+        _ => (Path::NONE, 0),
     };
     Walk {
         entered: Some(entered),
@@ -217,6 +218,7 @@ pub fn capture(registers: Registers, thread: Option<ThreadSlot>, out: &mut [u64]
         end,
         reused_count,
         path,
+        note,
     }
 }
 
@@ -259,6 +261,7 @@ fn unwind(
         end,
         reused_count: 0,
         path: Path::NONE,
+        note: 0,
     }
 }
 

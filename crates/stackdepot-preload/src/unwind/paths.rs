@@ -144,10 +144,10 @@ impl Paths {
     }
 
     /// What was noted about a path; 0 for nothing, or nothing any more.
-    #[inline]
+    #[inline(always)]
     pub fn note(&self, path: Path) -> u64 {
         match self.entries.get(path.entry as usize) {
-            Some(entry) if entry.number == path.number && path != Path::NONE => entry.note,
+            Some(entry) if entry.number == path.number && path.number != 0 => entry.note,
             _ => 0,
         }
     }

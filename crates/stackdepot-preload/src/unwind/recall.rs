@@ -55,18 +55,19 @@ enum Left {
 }
 
 /// Walks to the end, or until there are more frames than there is room, and makes the stack the
-/// recorded one. `None`: given up; what the memo holds then has no meaning.
+/// recorded one. The registers are for themselves, for they stay in registers so. `None`: given up; what the memo holds then has no meaning.
 #[inline(never)]
 pub fn recall(
     memo: &mut Memo,
     stepper: &mut Stepper,
-    registers: &Registers,
-    epoch: u32,
+    mut ip: u64,
+    mut sp: u64,
+    bp: u64,
     room: usize,
 ) -> Option<Recalled> {
+    let epoch = stepper.epoch();
     let mut candidate = memo.begin(epoch);
     let mut stack = stepper.stack.known();
-    let Registers { mut ip, mut sp, bp } = *registers;
     let mut bp = Bp::of_register(bp);
     if !sp.is_multiple_of(8) {
         return None;

@@ -81,6 +81,12 @@ impl Stepper {
         }
     }
 
+    /// The number of the set of modules that the walk is through.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// Whether the walk has stayed on one stack, growing outward: only such may be memoised.
     #[inline]
     pub fn is_straight(&self) -> bool {

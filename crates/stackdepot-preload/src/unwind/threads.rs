@@ -28,14 +28,21 @@ const IDLE: u32 = 1;
 const ENTERED: u32 = 2;
 
 /// A thread's claim on the unwinder's per-thread memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadSlot(u32);
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadSlot(&'static Slot);
+
+impl PartialEq for ThreadSlot {
+    fn eq(&self, other: &ThreadSlot) -> bool {
+        core::ptr::eq(self.0, other.0)
+    }
+}
 
 /// What a slot holds, under its flag. All zeros is a valid, empty one.
 #[derive(Debug)]
 pub struct ThreadMemory {
-    /// Index of the thread's memo + 1; 0: none.
-    memo: u32,
+    /// The thread's memo, and the table of paths that belongs to it.
+    memo: Option<&'static MemoCell>,
+    paths: Option<&'static PathsCell>,
     /// Of the thread's own stack, which stays until the thread ends; its outer end is known to be that
     /// of the mapping, where the thread's control block lies.
     own: StackRange,
@@ -45,12 +52,14 @@ pub struct ThreadMemory {
 }
 
 const NOTHING: ThreadMemory = ThreadMemory {
-    memo: 0,
+    memo: None,
+    paths: None,
     own: StackRange::EMPTY,
     others: [StackRange::EMPTY; OTHER_COUNT],
     next_other: 0,
 };
 
+#[derive(Debug)]
 #[repr(align(64))]
 struct Slot {
     flag: AtomicU32,
@@ -61,6 +70,7 @@ struct Slot {
 unsafe impl Sync for Slot {}
 
 /// A line of its own: memos of other threads are written at the same time.
+#[derive(Debug)]
 #[repr(align(64))]
 struct MemoCell(UnsafeCell<Memo>);
 
@@ -68,6 +78,7 @@ struct MemoCell(UnsafeCell<Memo>);
 // under that slot's flag.
 unsafe impl Sync for MemoCell {}
 
+#[derive(Debug)]
 struct PathsCell(UnsafeCell<Paths>);
 
 // SAFETY: a table belongs to the memo of the same index, and with it to one slot at a time.
@@ -108,15 +119,17 @@ pub fn begin() -> Option<ThreadSlot> {
         if !claim(&slot.flag) {
             continue;
         }
+        let memo = claim_memo();
         let memory = ThreadMemory {
-            memo: claim_memo(),
+            memo: memo.and_then(|index| MEMOS.get(index)),
+            paths: memo.and_then(|index| PATHS.get(index)),
             ..NOTHING
         };
         // SAFETY: the flag is ENTERED by us.
         unsafe { *slot.memory.get() = memory };
         // ORDERING: Release, with the Acquire in `enter`.
         slot.flag.store(IDLE, Ordering::Release);
-        return Some(ThreadSlot(index));
+        return Some(ThreadSlot(slot));
     }
     None
 }
@@ -129,30 +142,32 @@ fn claim(flag: &AtomicU32) -> bool {
             .is_ok()
 }
 
-/// Claims and clears a memo; answers its index + 1, or 0.
-fn claim_memo() -> u32 {
-    let Some(index) = MEMO_FLAGS.iter().position(claim) else {
-        return 0;
-    };
+/// Claims and clears a memo; answers its index.
+fn claim_memo() -> Option<usize> {
+    let index = MEMO_FLAGS.iter().position(claim)?;
     if let Some(memo) = MEMOS.get(index) {
         // SAFETY: its flag is ours.
         unsafe { (*memo.0.get()).clear() };
     }
-    index as u32 + 1
+    Some(index)
+}
+
+/// The flag of a memo.
+fn flag_of(memo: &MemoCell) -> Option<&'static AtomicU32> {
+    let index = MEMOS.iter().position(|other| core::ptr::eq(other, memo))?;
+    MEMO_FLAGS.get(index)
 }
 
 /// Releases a slot, and its memo, at the end of its thread.
 pub fn end(slot: ThreadSlot) {
-    let Some(slot) = SLOTS.get(slot.0 as usize) else {
-        return;
-    };
+    let ThreadSlot(slot) = slot;
     if slot.flag.load(Ordering::Relaxed) == FREE {
         return;
     }
     // SAFETY: only the slot's own thread comes here, and its captures are over: one that is
     // still marked as entered was abandoned (by siglongjmp) and never resumes.
     let memo = unsafe { (*slot.memory.get()).memo };
-    if let Some(flag) = MEMO_FLAGS.get((memo as usize).wrapping_sub(1)) {
+    if let Some(flag) = memo.and_then(flag_of) {
         // ORDERING: Release, with the Acquire in `claim`.
         flag.store(FREE, Ordering::Release);
     }
@@ -162,9 +177,9 @@ pub fn end(slot: ThreadSlot) {
 
 /// In the child of a fork: frees the slots of all threads but the one that goes on.
 pub fn keep_only(kept: Option<ThreadSlot>) {
-    for index in 0..SLOT_COUNT as u32 {
-        if kept != Some(ThreadSlot(index)) {
-            end(ThreadSlot(index));
+    for slot in SLOTS.iter().map(ThreadSlot) {
+        if kept != Some(slot) {
+            end(slot);
         }
     }
 }
@@ -182,9 +197,9 @@ pub struct Entered {
 }
 
 /// Enters the calling thread's slot, unless this thread is inside already.
-#[inline]
+#[inline(always)]
 pub fn enter(slot: ThreadSlot) -> Option<Entered> {
-    let slot = SLOTS.get(slot.0 as usize)?;
+    let ThreadSlot(slot) = slot;
     // ORDERING: Acquire, with the Release in `drop` and `begin`. A plain load and store are
     // enough: only the thread itself and its signal handlers come here, and a handler leaves
     // the flag as it found it.
@@ -196,11 +211,10 @@ pub fn enter(slot: ThreadSlot) -> Option<Entered> {
     compiler_fence(Ordering::SeqCst);
     // SAFETY: the flag was IDLE and is ENTERED by us; it goes back only when `Entered` drops.
     let memory = unsafe { &mut *slot.memory.get() };
-    let index = (memory.memo as usize).wrapping_sub(1);
     // SAFETY: the memo belongs to this slot, whose flag we hold.
-    let memo = MEMOS.get(index).map(|memo| unsafe { &mut *memo.0.get() });
+    let memo = memory.memo.map(|memo| unsafe { &mut *memo.0.get() });
     // SAFETY: the table belongs to the memo.
-    let paths = PATHS.get(index).map(|paths| unsafe { &mut *paths.0.get() });
+    let paths = memory.paths.map(|paths| unsafe { &mut *paths.0.get() });
     Some(Entered {
         flag: &slot.flag,
         memory,
@@ -210,6 +224,7 @@ pub fn enter(slot: ThreadSlot) -> Option<Entered> {
 }
 
 impl Drop for Entered {
+    #[inline(always)]
     fn drop(&mut self) {
         // ORDERING: Release, with the Acquire in `enter`.
         self.flag.store(IDLE, Ordering::Release);
