@@ -55,7 +55,8 @@ enum Left {
 }
 
 /// Walks to the end, or until there are more frames than there is room, and makes the stack the
-/// recorded one. The registers are for themselves, for they stay in registers so. `None`: given up; what the memo holds then has no meaning.
+/// recorded one. The program's registers come one by one, so that they stay in ours. `None`: given up; what
+/// the memo holds then has no meaning.
 #[inline(never)]
 pub fn recall(
     memo: &mut Memo,
