@@ -20,7 +20,6 @@ mod tests;
 
 pub(crate) use onto::save_onto;
 
-use core::arch::asm;
 use core::arch::x86_64::*;
 
 use crate::aes::{Aes, Frames, hash_run, load};
@@ -31,7 +30,7 @@ use crate::hash::{Hasher, fold};
 use crate::hold::Hold;
 use crate::index::home_cell;
 use crate::insert::Saved;
-use crate::layout::{Bucket, RUN_FRAMES, Region};
+use crate::layout::{RUN_FRAMES, Region};
 use crate::lookup::{Found, Stack};
 use crate::prefetch::prefetch;
 use crate::state::State;
@@ -369,43 +368,9 @@ fn find_at_home(region: &Region<'_>, hash: u64) -> Option<u32> {
 /// The slot of the first such entry in either bucket. Where there is none, the next to be looked
 /// for is the parent.
 #[inline(never)]
-#[target_feature(enable = "avx2")]
 fn find_displaced(region: &Region<'_>, hash: u64, parent_hash: u64) -> Option<u32> {
     if let Some(bucket) = region.first_bucket(parent_hash as u32) {
         prefetch(bucket);
     }
-    let pair = region.pair(hash as u32)?;
-    first_match(pair.first, hash).or_else(|| first_match(pair.second, hash))
-}
-
-/// The slot of a bucket's first committed entry with the hash's fingerprint.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn first_match(bucket: &Bucket, hash: u64) -> Option<u32> {
-    let (left, right): (__m256i, __m256i);
-    // SAFETY: loads the line that `bucket` refers to.
-    unsafe {
-        asm!(
-            "vmovdqa {left}, [{bucket}]",
-            "vmovdqa {right}, [{bucket} + 32]",
-            bucket = in(reg) bucket,
-            left = out(ymm_reg) left,
-            right = out(ymm_reg) right,
-            options(readonly, nostack, preserves_flags),
-        );
-    }
-    let upper_halves = _mm256_castps_si256(_mm256_shuffle_ps::<0b11_01_11_01>(
-        _mm256_castsi256_ps(left),
-        _mm256_castsi256_ps(right),
-    ));
-    // The lowest bit of an upper half says "tentative".
-    let wanted = _mm256_set1_epi32((hash >> 32) as i32 & !1);
-    let fits = _mm256_cmpeq_epi32(upper_halves, wanted);
-    let matches = _mm256_movemask_ps(_mm256_castsi256_ps(fits)) as u32;
-    if matches == 0 {
-        return None;
-    }
-    // The cells in the order in which the shuffle left them.
-    let position = 0x7632_5410_u32 >> (matches.trailing_zeros() * 4) & 7;
-    Some(bucket.entry(position as usize).slot())
+    region.pair(hash as u32)?.find_committed(hash, Some)
 }

@@ -117,17 +117,6 @@ pub(crate) const fn home_cell(hash: u64) -> usize {
 }
 
 impl Bucket {
-    /// A bit per cell that holds a committed entry with the hash's fingerprint.
-    #[inline]
-    pub fn matches(&self, hash: u64) -> u32 {
-        // From the last cell on, so that each bit is one addition with carry.
-        self.cells.iter().rev().fold(0, |mask, cell| {
-            // ORDERING: Relaxed: only a filter; `entry` reads the cell again.
-            let value = cell.load(Ordering::Relaxed);
-            mask << 1 | u32::from(Entry(value).is_committed_of(hash))
-        })
-    }
-
     /// The entry in a cell.
     #[inline]
     pub fn entry(&self, position: usize) -> Entry {
@@ -138,9 +127,33 @@ impl Bucket {
                 .map_or(0, |cell| cell.load(Ordering::Relaxed)),
         )
     }
+
+    /// The first answer that is found for the slot of a committed entry with the hash's fingerprint.
+    #[inline(always)]
+    fn find_committed<T>(&self, hash: u64, find: &impl Fn(u32) -> Option<T>) -> Option<T> {
+        let mut committed = look::committed(self, hash);
+        while committed != 0 {
+            // Read again, it may be another's, and tentative: that one nobody may count on.
+            let entry = self.entry(committed.trailing_zeros() as usize);
+            committed &= committed - 1;
+            if entry.is_committed_of(hash)
+                && let Some(found) = find(entry.slot())
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
 }
 
 impl<'r> Pair<'r> {
+    /// The first answer that is found for the slot of a committed entry with the hash's fingerprint.
+    #[inline(always)]
+    pub fn find_committed<T>(self, hash: u64, find: impl Fn(u32) -> Option<T>) -> Option<T> {
+        let found = self.first.find_committed(hash, &find);
+        found.or_else(|| self.second.find_committed(hash, &find))
+    }
+
     /// A bit per cell, in the order of `cells`, that holds an entry with the hash's fingerprint.
     #[inline(never)]
     pub fn fitting(self, hash: u64) -> u32 {
@@ -365,9 +378,45 @@ mod tests {
             };
             let fitting = bits(&|entry| entry.fits(hash));
             assert_eq!(look::fitting(&bucket, hash), fitting, "{cells:?}");
+            let committed = bits(&|entry| entry.fits(hash) && !entry.is_tentative());
+            assert_eq!(look::committed(&bucket, hash), committed, "{cells:?}");
             let empty = bits(&|entry| entry.is_empty());
             assert_eq!(look::empty(&bucket), empty, "{cells:?}");
         }
+    }
+
+    #[test]
+    fn an_entry_that_another_replaces_during_the_look_is_not_found() {
+        let hash = 0x9e37_79b9_7f4a_7c15;
+        let bucket = |first_slot: usize| Bucket {
+            cells: core::array::from_fn(|cell| {
+                AtomicU64::new(Entry::new(hash, (first_slot + cell) as u32).0)
+            }),
+        };
+        let (first, second) = (bucket(1), bucket(9));
+        let pair = Pair {
+            first: &first,
+            second: &second,
+        };
+        let found_slots = core::cell::Cell::new(0);
+        let nothing: Option<()> = pair.find_committed(hash, |slot| {
+            found_slots.set(found_slots.get() | 1u32 << slot);
+            let others = [
+                Entry::new(hash, 2).tentative(),
+                Entry::new(!hash, 3),
+                Entry(0),
+            ];
+            for (cell, other) in first.cells.iter().skip(1).zip(others) {
+                cell.store(other.0, Ordering::Relaxed);
+            }
+            None
+        });
+        assert_eq!(
+            (nothing, found_slots.get()),
+            (None, 0b1_1111_1111_1110_0010)
+        );
+        let found = pair.find_committed(hash, |slot| (slot > 6).then_some(slot));
+        assert_eq!(found, Some(7));
     }
 
     #[test]

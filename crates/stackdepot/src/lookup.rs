@@ -9,7 +9,7 @@ use crate::frame::{Run, pad};
 use crate::handle::WeakHandle;
 use crate::hash::Hasher;
 use crate::index::home_cell;
-use crate::layout::{Bucket, RUN_FRAMES, Region, Slot};
+use crate::layout::{RUN_FRAMES, Region, Slot};
 use crate::state::State;
 use crate::sync::Ordering;
 
@@ -234,29 +234,12 @@ impl<'r> Region<'r> {
         {
             return Some(found);
         }
-        [pair.first, pair.second].into_iter().find_map(|bucket| {
-            // Most buckets do not have it.
-            let matches = bucket.matches(hash);
-            (matches != 0).then(|| self.find_in(bucket, matches, stack, level))?
-        })
+        pair.find_committed(hash, |number| self.compare_level(number, stack, level))
     }
 
     #[inline(never)]
-    fn find_in(
-        &self,
-        bucket: &Bucket,
-        mut matches: u32,
-        stack: &Stack<'_>,
-        level: usize,
-    ) -> Option<Found<'r>> {
-        while matches != 0 {
-            let entry = bucket.entry(matches.trailing_zeros() as usize);
-            matches &= matches - 1;
-            if let Some(found) = self.compare_chain(entry.slot(), stack, stack.prefix(level)?) {
-                return Some(found);
-            }
-        }
-        None
+    fn compare_level(&self, number: u32, stack: &Stack<'_>, level: usize) -> Option<Found<'r>> {
+        self.compare_chain(number, stack, stack.prefix(level)?)
     }
 
     /// Compares a node and all its ancestors with a stack's prefix.

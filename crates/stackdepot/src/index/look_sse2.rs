@@ -20,6 +20,13 @@ pub(super) fn fitting(bucket: &Bucket, hash: u64) -> u32 {
     unsafe { fitting_in_vectors(bucket, hash) }
 }
 
+/// The cells with a committed entry of the hash's fingerprint.
+#[inline(always)]
+pub(super) fn committed(bucket: &Bucket, hash: u64) -> u32 {
+    // SAFETY: as above.
+    unsafe { committed_in_vectors(bucket, hash) }
+}
+
 /// The empty cells.
 #[inline(always)]
 pub(super) fn empty(bucket: &Bucket) -> u32 {
@@ -30,18 +37,31 @@ pub(super) fn empty(bucket: &Bucket) -> u32 {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn fitting_in_vectors(bucket: &Bucket, hash: u64) -> u32 {
-    // The fingerprint fills the upper half, but for the bit that says "tentative".
-    let wanted = _mm_set1_epi32((hash >> 32) as i32);
-    let fingerprint = _mm_set1_epi32((Entry::FINGERPRINT >> 32) as i32);
-    let differing =
-        load(bucket).map(|(_, upper)| _mm_and_si128(_mm_xor_si128(upper, wanted), fingerprint));
-    zeros(differing)
+    let tentative = Entry::new(hash, 0).tentative();
+    let bit = _mm_set1_epi32((Entry::TENTATIVE >> 32) as i32);
+    let entries = load(bucket).map(|(_, upper)| _mm_or_si128(upper, bit));
+    equal(entries, upper_half(tentative))
+}
+
+#[inline]
+#[target_feature(enable = "sse2")]
+fn committed_in_vectors(bucket: &Bucket, hash: u64) -> u32 {
+    let entries = load(bucket).map(|(_, upper)| upper);
+    equal(entries, upper_half(Entry::new(hash, 0)))
+}
+
+/// All of an entry but its slot: the fingerprint, and the bit that says "tentative".
+#[inline]
+#[target_feature(enable = "sse2")]
+fn upper_half(entry: Entry) -> __m128i {
+    _mm_set1_epi32((entry.0 >> 32) as i32)
 }
 
 #[inline]
 #[target_feature(enable = "sse2")]
 fn empty_in_vectors(bucket: &Bucket) -> u32 {
-    zeros(load(bucket).map(|(lower, upper)| _mm_or_si128(lower, upper)))
+    let cells = load(bucket).map(|(lower, upper)| _mm_or_si128(lower, upper));
+    equal(cells, _mm_setzero_si128())
 }
 
 /// The lower and the upper halves of the first four cells, and of the last four.
@@ -74,13 +94,13 @@ fn load(bucket: &Bucket) -> [(__m128i, __m128i); 2] {
     })
 }
 
-/// A bit for each word that is 0.
+/// A bit for each word that is the one wanted.
 #[inline]
 #[target_feature(enable = "sse2")]
-fn zeros(words: [__m128i; 2]) -> u32 {
+fn equal(words: [__m128i; 2], wanted: __m128i) -> u32 {
     let [left, right] = words.map(|words| {
-        let is_zero = _mm_cmpeq_epi32(words, _mm_setzero_si128());
-        _mm_movemask_ps(_mm_castsi128_ps(is_zero)) as u32
+        let is_equal = _mm_cmpeq_epi32(words, wanted);
+        _mm_movemask_ps(_mm_castsi128_ps(is_equal)) as u32
     });
     left | right << 4
 }
