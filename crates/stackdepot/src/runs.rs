@@ -10,7 +10,7 @@ use crate::frame::{Run, WindowTable, Windows};
 use crate::handle::{Handle, Tick, WeakHandle};
 use crate::hash::Hasher;
 use crate::hold::Hold;
-use crate::index::{Entry, home_cell};
+use crate::index::home_cell;
 use crate::insert::Saved;
 use crate::layout::{RUN_FRAMES, Region, Slot};
 use crate::lookup::Found;
@@ -163,14 +163,8 @@ impl<'r> Region<'r> {
     /// Finds the committed node, saved or not, in both buckets of its hash.
     #[inline(never)]
     fn find_displaced(&self, runs: Runs<'_>, hash: u64) -> Option<Found<'r>> {
-        let pair = self.pair(hash as u32)?;
-        if pair.fitting(hash) == 0 {
-            return None;
-        }
-        // ORDERING: Relaxed: see the head of `index.rs`.
-        let entries = pair.cells().map(|cell| Entry(cell.load(Ordering::Relaxed)));
-        let mut committed = entries.filter(|entry| entry.is_committed_of(hash));
-        committed.find_map(|entry| self.compare_runs(entry.slot(), runs))
+        self.pair(hash as u32)?
+            .find_committed(hash, |number| self.compare_runs(number, runs))
     }
 
     /// Compares a node and its ancestors with a stack, all of them narrow and of the first window. Without a
@@ -202,6 +196,7 @@ impl<'r> Region<'r> {
     }
 
     /// The same for nodes of any kind.
+    #[inline(never)]
     fn compare_runs(&self, number: u32, runs: Runs<'_>) -> Option<Found<'r>> {
         let leaf = self.slot(number)?;
         let generation = leaf.generation_now();

@@ -7,6 +7,7 @@ use super::*;
 use crate::config::Config;
 use crate::depot::Depot;
 use crate::handle::WeakHandle;
+use crate::index::Entry;
 use crate::layout::Line;
 use std::vec::Vec;
 
