@@ -5,6 +5,8 @@
 //! leaf's side, holds it, and adds the rest from there, each new node's first reference being
 //! the hand over to the next. A save that fails half-way keeps what it made, as cold nodes.
 
+use core::ops::Range;
+
 use crate::error::{HoldError, SaveError};
 use crate::frame::Run;
 use crate::handle::{Tick, WeakHandle};
@@ -290,8 +292,11 @@ impl<'r> Region<'r> {
         find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
     ) -> Option<Result<Saved, SaveError>> {
         let leaf_level = stack.leaf_level();
+        let find = |level| {
+            find(stack.outer(level), parent_hash).or_else(|| self.find(stack, level, parent_hash))
+        };
         let parent = match leaf_level.checked_sub(1) {
-            Some(level) => self.hold_ancestor(stack, level, parent_hash, find)?,
+            Some(level) => self.hold_deepest(level..leaf_level, find)?.0,
             None => 0,
         };
         let leaf = self.add_level(stack, leaf_level, hash, parent);
@@ -324,8 +329,14 @@ impl<'r> Region<'r> {
         for hash in hashes.iter().take(stack.leaf_level() + 1) {
             self.prefetch_pair(*hash as u32);
         }
-        let (held, first_missing) =
-            self.hold_deepest_ancestor(stack, missing_from, hashes, find)?;
+        let find = |level| {
+            let hash = *hashes.get(level)?;
+            find(stack.outer(level), hash).or_else(|| self.find(stack, level, hash))
+        };
+        let (held, first_missing) = match self.hold_deepest(0..missing_from, find) {
+            Some(deepest) => deepest,
+            None => (self.hold_base(stack)?, 0),
+        };
         Some(self.add_levels(stack, hashes, held, first_missing, hold))
     }
 
@@ -385,40 +396,29 @@ impl<'r> Region<'r> {
         self.hold_acquired(&leaf, hold).ok_or(SaveError::Contended)
     }
 
-    /// The deepest stored prefix without the levels from `missing_from` on, searched from the leaf's
-    /// side: its slot, held, and the level below it; the base and level 0 when there is none, `None`
-    /// when that is gone.
-    fn hold_deepest_ancestor(
+    /// Holds the deepest node that `find` finds at one of those levels, searched from the leaf's side;
+    /// answers its slot and the level below it.
+    #[inline]
+    pub fn hold_deepest(
         &self,
-        stack: &Stack<'_>,
-        missing_from: usize,
-        hashes: &[u64],
-        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
+        levels: Range<usize>,
+        find: impl Fn(usize) -> Option<Found<'r>>,
     ) -> Option<(u32, usize)> {
-        for (level, hash) in hashes.iter().enumerate().take(missing_from).rev() {
-            if let Some(held) = self.hold_ancestor(stack, level, *hash, &find) {
-                return Some((held, level + 1));
-            }
-        }
-        if stack.base.number != 0 {
-            self.acquire_node(stack.base.number, stack.base.generation)
+        levels.rev().find_map(|level| {
+            let found = find(level)?;
+            self.acquire_slot(found.number, found.slot, found.generation)
                 .ok()?;
-        }
-        Some((stack.base.number, 0))
+            Some((found.number, level + 1))
+        })
     }
 
-    /// Finds the stored prefix of a stack up to a level; answers its slot, held.
-    #[inline]
-    fn hold_ancestor(
-        &self,
-        stack: &Stack<'_>,
-        level: usize,
-        hash: u64,
-        find: impl Fn(&[Run], u64) -> Option<Found<'r>>,
-    ) -> Option<u32> {
-        let found = find(stack.outer(level), hash).or_else(|| self.find(stack, level, hash))?;
-        self.acquire_node(found.number, found.generation).ok()?;
-        Some(found.number)
+    /// The slot that level 0 hangs on, held; `None` when it is gone.
+    fn hold_base(&self, stack: &Stack<'_>) -> Option<u32> {
+        let base = &stack.base;
+        if base.number != 0 {
+            self.acquire_node(base.number, base.generation).ok()?;
+        }
+        Some(base.number)
     }
 
     /// Counts a refusal that no lower layer counted.

@@ -121,7 +121,12 @@ impl<'r> Region<'r> {
             return saved;
         }
         self.prefetch_claim();
-        let (mut parent, first_missing) = self.hold_outer_runs(hasher, runs);
+        let find = |level| {
+            let outer = runs.down_to(level);
+            self.find_runs(outer, outer.hash(hasher))
+        };
+        let deepest = self.hold_deepest(0..runs.leaf_level(), find);
+        let (mut parent, first_missing) = deepest.unwrap_or((0, 0));
         for level in first_missing..=runs.leaf_level() {
             let prefix = runs.down_to(level);
             let node = NewNode {
@@ -142,25 +147,14 @@ impl<'r> Region<'r> {
         self.hold_inserted(parent, hold)
     }
 
-    /// Holds the deepest stored node that the leaf will hang on; answers its slot, 0 for the root, and
-    /// the level below it.
-    fn hold_outer_runs(&self, hasher: &Hasher, runs: Runs<'_>) -> (u32, usize) {
-        for level in (0..runs.leaf_level()).rev() {
-            let outer = runs.down_to(level);
-            let hash = outer.hash(hasher);
-            let at_home = self
-                .find_home_slot(hash)
-                .and_then(|number| self.compare_simple(number, outer, 0));
-            if let Some(found) = at_home.or_else(|| self.find_displaced(outer, hash))
-                && self.acquire_node(found.number, found.generation).is_ok()
-            {
-                return (found.number, level + 1);
-            }
-        }
-        (0, 0)
+    /// Finds the committed node, saved or not.
+    fn find_runs(&self, runs: Runs<'_>, hash: u64) -> Option<Found<'r>> {
+        self.find_home_slot(hash)
+            .and_then(|number| self.compare_simple(number, runs, 0))
+            .or_else(|| self.find_displaced(runs, hash))
     }
 
-    /// Finds the committed node, saved or not, in both buckets of its hash.
+    /// The same in both buckets of its hash.
     #[inline(never)]
     fn find_displaced(&self, runs: Runs<'_>, hash: u64) -> Option<Found<'r>> {
         self.pair(hash as u32)?
