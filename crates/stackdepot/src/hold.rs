@@ -132,29 +132,17 @@ impl<'r> Region<'r> {
     /// Gives back a reference that a handle stands for, of which those bits are left that are in `kept`.
     #[inline]
     pub fn put(&self, handle: Handle, kept: u32) {
-        let number = self.slot_of(handle);
-        match self
-            .slot(number)
-            .filter(|slot| self.is_held_as(number, slot, handle, kept))
-        {
-            Some(slot) => self.release_slot(number, slot),
-            None => count(&self.header.counters.stale_puts),
+        if let Some((number, slot)) = self.held_slot(handle, kept) {
+            self.release_slot(number, slot);
         }
     }
 
     /// The same after adding to the payload, which a stale handle does not do either.
     #[inline]
     pub fn put_with_payload(&self, held: Handle, first_word: usize, deltas: &[u64]) {
-        let number = self.slot_of(held);
-        match self
-            .slot(number)
-            .filter(|slot| self.is_held_as(number, slot, held, u32::MAX))
-        {
-            Some(slot) => {
-                self.add_words(number, first_word, deltas);
-                self.release_slot(number, slot);
-            }
-            None => count(&self.header.counters.stale_puts),
+        if let Some((number, slot)) = self.held_slot(held, u32::MAX) {
+            self.add_words(number, first_word, deltas);
+            self.release_slot(number, slot);
         }
     }
 
@@ -183,13 +171,20 @@ impl<'r> Region<'r> {
         Err(HoldError::Evicted)
     }
 
-    /// Whether a handle fits what is in its slot, as every handle does that is held.
-    #[inline]
-    fn is_held_as(&self, number: u32, slot: &Slot, held: Handle, kept: u32) -> bool {
-        let state = slot.state_now();
-        self.fits(WeakHandle::new(number, slot.generation_now()), held, kept)
-            && state.is_live()
-            && state.references() != 0
+    /// The slot of a handle that is to be put; counts a handle that does not fit what is there, as every
+    /// one does that is held.
+    #[inline(always)]
+    fn held_slot(&self, handle: Handle, kept: u32) -> Option<(u32, &'r Slot)> {
+        let number = self.slot_of(handle);
+        let slot = self.slot(number).filter(|slot| {
+            let state = slot.state_now();
+            let weak = WeakHandle::new(number, slot.generation_now());
+            self.fits(weak, handle, kept) && state.is_live() && state.references() != 0
+        });
+        if slot.is_none() {
+            count(&self.header.counters.stale_puts);
+        }
+        Some((number, slot?))
     }
 
     /// Holds a saved stack by a lease from now on.
