@@ -355,7 +355,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::depot::Depot;
-    use crate::frame::pad;
+    use crate::frame::{low, pack, pad};
     use crate::layout::Line;
     use crate::slot::NodeData;
 
@@ -388,16 +388,15 @@ mod tests {
         let depot = Depot::new(&mut memory, &Config::new(4096)).unwrap();
         let table = WindowTable::of(depot.region.header);
         // The windows are taken in order, whatever this run begins with.
-        table.encode(&run_in(highs, RUN_FRAMES, 0));
+        assert!(table.windows_of(&run_in(highs, RUN_FRAMES, 0)).is_some());
         let run = run_in(highs, length, shift);
-        let encoded = table.encode(&run);
         let slot = depot.region.slot(1).unwrap();
         assert!(slot.claim_free());
         slot.write_node(&NodeData {
             parent: 0,
             hash: 0,
-            windows: encoded.windows.unwrap(),
-            lows: encoded.lows,
+            windows: table.windows_of(&run).unwrap(),
+            lows: pack(&run, low),
         });
         slot.bear(length, 0);
         test(&depot.region, slot, &run);

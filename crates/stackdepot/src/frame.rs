@@ -130,16 +130,6 @@ impl Windows {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WindowTable<'r>(&'r [AtomicU64; WINDOW_COUNT]);
 
-/// A run ready to be stored.
-#[cfg(any(test, loom))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Encoded {
-    /// Lower halves, two to a word.
-    pub lows: [u64; RUN_FRAMES / 2],
-    /// `None`: wide, the upper halves go into an EXT slot.
-    pub windows: Option<Windows>,
-}
-
 /// Packs halves of frames two to a word.
 pub(crate) fn pack(run: &Run, half: impl Fn(u64) -> u64) -> [u64; RUN_FRAMES / 2] {
     let mut packed = [0; RUN_FRAMES / 2];
@@ -240,15 +230,6 @@ impl<'r> WindowTable<'r> {
         ]
     }
 
-    /// Prepares a run for storing.
-    #[cfg(any(test, loom))]
-    pub fn encode(self, run: &Run) -> Encoded {
-        Encoded {
-            lows: pack(run, low),
-            windows: self.windows_of(run),
-        }
-    }
-
     /// The windows of a run; takes cells for those that are new. `None`: it is stored wide.
     pub fn windows_of(self, run: &Run) -> Option<Windows> {
         if self.is_all_first(run) {
@@ -342,11 +323,10 @@ mod tests {
         core::array::from_fn(|_| AtomicU64::new(0))
     }
 
-    fn decode(table: WindowTable<'_>, encoded: &Encoded, windows: Windows, length: usize) -> Run {
-        let lows = encoded
-            .lows
-            .iter()
-            .flat_map(|pair| [low(*pair), high(*pair)]);
+    /// A run's lower halves, stored and read again, below the upper halves of those windows.
+    fn decode(table: WindowTable<'_>, run: &Run, windows: Windows, length: usize) -> Run {
+        let packed = pack(run, low);
+        let lows = packed.iter().flat_map(|pair| [low(*pair), high(*pair)]);
         let frames = lows
             .enumerate()
             .map(|(position, low)| table.high_bits(windows.cell_of(position)) | low);
@@ -365,11 +345,8 @@ mod tests {
                     &core::array::from_fn::<_, RUN_FRAMES, _>(|position| frame(position as u64)),
                     length,
                 );
-                let encoded = table.encode(&run);
-                assert_eq!(
-                    decode(table, &encoded, encoded.windows.unwrap(), length),
-                    run
-                );
+                let windows = table.windows_of(&run).unwrap();
+                assert_eq!(decode(table, &run, windows, length), run);
             }
         }
     }
@@ -393,10 +370,10 @@ mod tests {
                     |chunk: &&[u64]| !taken.iter().take(2).any(|known| chunk[0] == *known);
                 let unknown_count = distinct.filter(is_unknown).count();
                 let room = 2 + 2usize.saturating_sub(taken.len());
-                let encoded = table.encode(&run);
-                assert_eq!(encoded.windows.is_none(), unknown_count > room, "{run:x?}");
-                if let Some(windows) = encoded.windows {
-                    assert_eq!(decode(table, &encoded, windows, RUN_FRAMES), run);
+                let windows = table.windows_of(&run);
+                assert_eq!(windows.is_none(), unknown_count > room, "{run:x?}");
+                if let Some(windows) = windows {
+                    assert_eq!(decode(table, &run, windows, RUN_FRAMES), run);
                 } else {
                     let known = table
                         .0
@@ -415,7 +392,7 @@ mod tests {
         let run: Run = core::array::from_fn(|position| {
             (position as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         });
-        assert_eq!(table.encode(&run).windows, None);
+        assert_eq!(table.windows_of(&run), None);
         assert_eq!(table.cell(0), 0);
     }
 
@@ -425,12 +402,11 @@ mod tests {
         let table = WindowTable(&cells);
         for window in 0..WINDOW_COUNT as u64 + 1 {
             let run = pad(&[window << 32 | 5], 1);
-            let encoded = table.encode(&run);
-            match encoded.windows {
-                Some(windows) => assert_eq!(decode(table, &encoded, windows, 1), run),
+            match table.windows_of(&run) {
+                Some(windows) => assert_eq!(decode(table, &run, windows, 1), run),
                 None => assert_eq!(window, WINDOW_COUNT as u64),
             }
         }
-        assert!(table.encode(&pad(&[u64::MAX], 1)).windows.is_none());
+        assert!(table.windows_of(&pad(&[u64::MAX], 1)).is_none());
     }
 }

@@ -416,7 +416,8 @@ mod tests {
             set(&slot.state, state);
             set(cell, Entry::new(0, 30).0);
             // What the node names is there: the window of 0.
-            WindowTable::of(depot.region.header).encode(&[0; RUN_FRAMES]);
+            let windows = WindowTable::of(depot.region.header).windows_of(&[0; RUN_FRAMES]);
+            assert!(windows.is_some());
             set(&slot.link, 0x000a_aaaa << 32);
             let kept = u64::from(is_kept);
             assert_eq!(

@@ -12,7 +12,7 @@ use super::Depot;
 use crate::config::Config;
 use crate::error::AttachError;
 use crate::evict::Wanted;
-use crate::frame::WindowTable;
+use crate::frame::{WindowTable, low, pack};
 use crate::handle::WeakHandle;
 use crate::layout::{Memory, Region};
 use crate::slot::NodeData;
@@ -61,12 +61,12 @@ fn save(memory: &Memory, frames: &[u64]) -> WeakHandle {
 
 /// What a root node of these frames has in its slot; their windows are in the table afterwards.
 fn node(memory: &Memory, run: [u64; 2]) -> NodeData {
-    let encoded = WindowTable::of(memory.region().header).encode(&run);
+    let windows = WindowTable::of(memory.region().header).windows_of(&run);
     NodeData {
         parent: 0,
         hash: 0,
-        windows: encoded.windows.unwrap(),
-        lows: encoded.lows,
+        windows: windows.unwrap(),
+        lows: pack(&run, low),
     }
 }
 

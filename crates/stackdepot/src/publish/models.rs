@@ -10,7 +10,7 @@ use super::{NewNode, Publication};
 use crate::config::Config;
 use crate::error::SaveError;
 use crate::evict::Wanted;
-use crate::frame::WindowTable;
+use crate::frame::{WindowTable, low, pack};
 use crate::index::Entry;
 use crate::layout::{Memory, Region};
 use crate::slot::NodeData;
@@ -35,13 +35,13 @@ fn new_node() -> NewNode<'static> {
 /// Gives birth to a node that is not yet published.
 fn make(region: Region<'_>, number: u32) {
     assert!(region.try_claim(number, Wanted::Free));
-    let encoded = WindowTable::of(region.header).encode(&RUN);
+    let windows = WindowTable::of(region.header).windows_of(&RUN);
     let slot = region.slot(number).unwrap();
     slot.write_node(&NodeData {
         parent: 0,
         hash: 0,
-        windows: encoded.windows.unwrap(),
-        lows: encoded.lows,
+        windows: windows.unwrap(),
+        lows: pack(&RUN, low),
     });
     slot.bear(2, 0);
 }
