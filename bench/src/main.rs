@@ -139,7 +139,7 @@ fn decide(tasks: &[Task], workloads: &[Workload], rounds: usize, figures: &mut V
                 });
                 if is_open {
                     eprintln!("more rounds of {} on {own}", task.name);
-                    task.run(workload, rounds, figures);
+                    task.run_more(workload, rounds, figures);
                 }
             }
         }

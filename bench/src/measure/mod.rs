@@ -54,6 +54,21 @@ impl Task {
     /// Takes `round_count` rounds of every side that is there, in turns, and adds them to the
     /// figures.
     pub fn run(&self, workload: &Workload, round_count: usize, figures: &mut Vec<Figure>) {
+        self.run_rounds(workload, round_count, ONLOOKER_ROUNDS, figures);
+    }
+
+    /// More rounds, of the sides that bars ask about.
+    pub fn run_more(&self, workload: &Workload, round_count: usize, figures: &mut Vec<Figure>) {
+        self.run_rounds(workload, round_count, 0, figures);
+    }
+
+    fn run_rounds(
+        &self,
+        workload: &Workload,
+        round_count: usize,
+        onlooker_rounds: usize,
+        figures: &mut Vec<Figure>,
+    ) {
         let mut players: Vec<Player<'_>> = self
             .sides
             .iter()
@@ -69,7 +84,7 @@ impl Task {
             for turn in 0..count {
                 // Another one goes first each time.
                 let player = &mut players[(turn + round) % count];
-                if round < ONLOOKER_ROUNDS || DECIDING.contains(&player.side.name) {
+                if round < onlooker_rounds || DECIDING.contains(&player.side.name) {
                     player.take(workload, self.is_fresh);
                 }
             }

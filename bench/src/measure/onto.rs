@@ -1,7 +1,10 @@
 //! `save_onto`: its cost must follow the new frames, not the depth of the stack.
 //!
 //! Made-up stacks, all stored: some callers, each a multiple of ten frames deep, and on each of
-//! them many different ends. Saves come in a random order that is the same for every depth.
+//! them many different ends. Saves come in a random order that is the same for every shape. Each shape
+//! has a depot to itself, for in a shared one the later shapes lie farther from their places in the
+//! index. As in a program that unwinds with a memo, what is known of a caller stays where it is and only
+//! the new frames are written before a save.
 
 use std::hint::black_box;
 
@@ -28,92 +31,107 @@ pub const ONTO_248: Measure = Measure("save_onto, depth 248, 8 new");
 const SHAPES: [(usize, usize); 5] = [(0, 8), (10, 6), (250, 6), (10, 8), (240, 8)];
 const CALLER_COUNT: usize = 8;
 const END_COUNT: usize = 64;
-const SAVE_COUNT: usize = 1 << 17;
-const BATCH: usize = 64;
-const SLOT_COUNT: u32 = 16384;
+const SAVE_COUNT: usize = 1 << 20;
+/// Saves between two looks at the clock: one on each caller, so that every caller has its own frames.
+const BATCH: usize = CALLER_COUNT;
+const SLOT_COUNT: u32 = 4096;
 const MOST_DEPTH: usize = 256;
 
-/// Stacks of one shape, with what is known of them.
+/// Stacks of one shape in a depot of their own.
 struct Shape {
-    stacks: Vec<Vec<u64>>,
-    ancestors: Vec<Option<Ancestor>>,
+    depot: Depot<'static>,
+    new_frames: usize,
+    callers: Vec<Caller>,
+}
+
+/// A caller, with what an unwinder's memo knows of it.
+struct Caller {
+    /// The stack of the newest save: new frames, then the known ones.
+    stack: Vec<u64>,
+    ancestor: Option<Ancestor>,
+    number: u64,
 }
 
 /// All five measures; the workload does not matter.
 pub fn start(_: &Workload) -> Result<Round<'_>, String> {
-    let config = ours::config(SLOT_COUNT);
-    let depot = ours::depot(&config);
-    let shapes: Vec<Shape> = SHAPES
+    let mut shapes: Vec<Shape> = SHAPES
         .iter()
-        .enumerate()
-        .map(|(index, &(known, new))| Shape::stored(&depot, index as u64, known, new))
+        .map(|&(known, new)| Shape::stored(known, new))
         .collect::<Result<_, _>>()?;
     Ok(Box::new(move || {
-        Ok(shapes.iter().map(|shape| shape.time(&depot)).collect())
+        Ok(shapes.iter_mut().map(Shape::time).collect())
     }))
 }
 
 impl Shape {
-    fn stored(depot: &Depot<'_>, index: u64, known: usize, new: usize) -> Result<Shape, String> {
-        let mut shape = Shape {
-            stacks: Vec::new(),
-            ancestors: Vec::new(),
-        };
-        for caller in 0..CALLER_COUNT as u64 {
-            for end in 0..END_COUNT as u64 {
-                let frame = |place: u64, which: u64| {
-                    0x5555_0000_0000 + (index << 28) + (caller << 24) + (which << 12) + place * 8
-                };
-                let ends = (0..new as u64).map(|place| frame(place, end + 1));
-                let known_frames = (0..known as u64).map(|place| frame(place + new as u64, 0));
-                let stack: Vec<u64> = ends.chain(known_frames).collect();
-                let mut trail = [None; MOST_DEPTH / 10 + 1];
-                let saved = depot.save_onto(None, &stack, Hold::None, &mut trail);
-                saved.map_err(|error| format!("a stack was refused: {error:?}"))?;
-                shape.ancestors.push(
-                    known
-                        .checked_div(10)
-                        .filter(|n| *n > 0)
-                        .and_then(|n| trail[n - 1]),
-                );
-                shape.stacks.push(stack);
+    fn stored(known: usize, new_frames: usize) -> Result<Shape, String> {
+        let depot = ours::depot(&ours::config(SLOT_COUNT));
+        let mut callers = Vec::new();
+        for number in 0..CALLER_COUNT as u64 {
+            let mut caller = Caller {
+                stack: vec![0; new_frames],
+                ancestor: None,
+                number,
+            };
+            for place in new_frames..new_frames + known {
+                caller.stack.push(caller.frame(place as u64, 0));
             }
+            for end in 0..END_COUNT as u64 {
+                caller.enter(new_frames, end);
+                let mut trail = [None; MOST_DEPTH / 10 + 1];
+                let saved = depot.save_onto(None, &caller.stack, Hold::None, &mut trail);
+                saved.map_err(|error| format!("a stack was refused: {error:?}"))?;
+                let level = (known / 10).checked_sub(1);
+                caller.ancestor = level.and_then(|level| trail[level]);
+            }
+            if caller.ancestor.is_some() != (known > 0) {
+                return Err("an ancestor has no token".to_owned());
+            }
+            callers.push(caller);
         }
-        let all_known = shape
-            .ancestors
-            .iter()
-            .all(|ancestor| ancestor.is_some() == (known > 0));
-        all_known
-            .then_some(shape)
-            .ok_or_else(|| "an ancestor has no token".to_owned())
+        Ok(Shape {
+            depot,
+            new_frames,
+            callers,
+        })
     }
 
-    fn time(&self, depot: &Depot<'_>) -> f64 {
+    fn time(&mut self) -> f64 {
         let mut watch = Watch::new();
         let mut random = 1u64;
         let mut trail = [None; MOST_DEPTH / 10 + 1];
-        let mut batch = Vec::with_capacity(BATCH);
         for _ in 0..SAVE_COUNT / BATCH {
-            batch.extend((0..BATCH).map(|_| {
+            for caller in &mut self.callers {
                 random = random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
-                let index = (random >> 40) as usize % self.stacks.len();
-                // Read, so that the frames are hot as they are after an unwind.
-                black_box(self.stacks[index].iter().sum::<u64>());
-                (self.stacks[index].as_slice(), self.ancestors[index])
-            }));
+                caller.enter(self.new_frames, (random >> 40) % END_COUNT as u64);
+            }
             watch.time(BATCH, || {
-                for (stack, ancestor) in &batch {
-                    black_box(match ancestor {
-                        None => save(depot, stack),
-                        Some(ancestor) => save_onto(depot, ancestor, stack, &mut trail),
+                for caller in &self.callers {
+                    black_box(match &caller.ancestor {
+                        None => save(&self.depot, &caller.stack),
+                        Some(ancestor) => {
+                            save_onto(&self.depot, ancestor, &caller.stack, &mut trail)
+                        }
                     });
                 }
             });
-            batch.clear();
         }
         watch.ns()
+    }
+}
+
+impl Caller {
+    /// Goes on into one of its ends: writes the new frames, as an unwinder does.
+    fn enter(&mut self, new_frames: usize, end: u64) {
+        for place in 0..new_frames {
+            self.stack[place] = self.frame(place as u64, end + 1);
+        }
+    }
+
+    fn frame(&self, place: u64, end: u64) -> u64 {
+        0x5555_0000_0000 + (self.number << 24) + (end << 12) + place * 8
     }
 }
 
