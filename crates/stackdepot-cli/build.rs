@@ -32,8 +32,22 @@ fn main() {
         None => build(&crates, &out, &target),
     };
     let embedded = out.join("libstackdepot_preload.so");
-    fs::copy(&library, &embedded)
-        .unwrap_or_else(|error| panic!("cannot copy {}: {error}", library.display()));
+    let bytes = fs::read(&library)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", library.display()));
+    // Not at every start of the command, of which it would be a quarter.
+    println!(
+        "cargo::rustc-env=STACKDEPOT_LIBRARY_DIGEST={:016x}",
+        digest(&bytes)
+    );
+    fs::write(&embedded, bytes)
+        .unwrap_or_else(|error| panic!("cannot write {}: {error}", embedded.display()));
+}
+
+/// FNV-1a, 64 bits: names the content.
+fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 fn build(crates: &Path, out: &Path, target: &str) -> PathBuf {

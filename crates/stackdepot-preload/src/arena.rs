@@ -10,18 +10,21 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-const ARENA_BYTES: usize = 64 * 1024;
+/// All there is.
+pub const ARENA_BYTES: usize = 64 * 1024;
 /// Before each block: its size, so that `realloc` knows how much to copy.
 const HEADER_BYTES: usize = 16;
 const PAGE_BYTES: usize = 4096;
 
+/// The bytes.
 #[repr(C, align(4096))]
-struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
+pub struct Arena(UnsafeCell<[u8; ARENA_BYTES]>);
 
 // SAFETY: bytes are handed out once each, by `USED.fetch_add`; the arena itself never reads them.
 unsafe impl Sync for Arena {}
 
-static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
+/// The one there is.
+pub static ARENA: Arena = Arena(UnsafeCell::new([0; ARENA_BYTES]));
 static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether an address was handed out by [`allocate`].

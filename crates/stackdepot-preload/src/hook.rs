@@ -6,14 +6,20 @@
 //! argument. Its call-frame information lets C++ exceptions, debuggers and unwinders pass.
 
 /// Defines the exported symbol `$name`, which calls `$body` with a `*const Frame` in `$register`.
+/// `$ahead`, instructions with their operands, may leave for the real function before that; they
+/// write no register but rax, rcx and rdx.
 macro_rules! entry {
     ($name:ident, $register:literal, $body:path) => {
+        entry!($name, $register, $body, [], []);
+    };
+    ($name:ident, $register:literal, $body:path, [$($ahead:literal,)*], [$($operands:tt)*]) => {
         #[doc = concat!("The exported `", stringify!($name), "`.")]
         #[cfg_attr(not(test), unsafe(no_mangle))]
         #[unsafe(naked)]
         pub unsafe extern "C-unwind" fn $name() {
             core::arch::naked_asm!(
                 ".cfi_startproc",
+                $($ahead,)*
                 "push rbp",
                 ".cfi_def_cfa_offset 16",
                 ".cfi_offset rbp, -16",
@@ -28,6 +34,7 @@ macro_rules! entry {
                 "ret",
                 ".cfi_endproc",
                 body = sym $body,
+                $($operands)*
             )
         }
     };

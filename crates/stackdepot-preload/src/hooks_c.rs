@@ -8,20 +8,64 @@ use core::ffi::{c_int, c_void};
 use core::ptr::{copy_nonoverlapping, null_mut};
 
 use stackdepot_region::caller::Family;
+use stackdepot_region::poisson::ByteSampling;
 
 use crate::hook::entry;
 use crate::record::Resize;
-use crate::symbols::{Real, real};
+use crate::symbols::{self, Real, real};
 use crate::thread::{
-    Frame, PassedOver, Purpose, enter, enter_outermost, is_inside, meets_mark, passes_over,
+    Frame, GAP_AT, PassedOver, Purpose, enter, enter_outermost, is_inside, meets_mark, passes_over,
 };
 use crate::{arena, process, sampled, unwind};
 
-entry!(malloc, "rsi", malloc_body);
+// With `run --sample` nearly every malloc and free ends in these few lines: what `malloc_body` does when
+// `passes_over` says so, and `free_body` when `sampled::is_left_out` does.
+entry!(
+    malloc,
+    "rsi",
+    malloc_body,
+    [
+        "mov rax, qword ptr [rip + stackdepot_thread@GOTTPOFF]",
+        "mov rcx, qword ptr fs:[rax + {gap}]",
+        "lea rdx, [rdi + {least_weight}]",
+        "sub rcx, rdx",
+        "jbe 2f",
+        "mov qword ptr fs:[rax + {gap}], rcx",
+        // There is no gap before the first event, which the real functions are looked up for.
+        "jmp qword ptr [rip + {real} + {at}]",
+        "2:",
+    ],
+    [gap = const GAP_AT, least_weight = const ByteSampling::weight(0),
+     real = sym symbols::TABLE, at = const symbols::MALLOC_AT,]
+);
+entry!(
+    free,
+    "rsi",
+    free_body,
+    [
+        "cmp byte ptr [rip + {is_on}], 0",
+        "je 2f",
+        "movabs rax, {factor}",
+        "imul rax, rdi",
+        "shr rax, {shift}",
+        "lea rcx, [rip + {counts}]",
+        "cmp byte ptr [rax + rcx], 0",
+        "jne 2f",
+        "lea rcx, [rip + {arena}]",
+        "mov rdx, rdi",
+        "sub rdx, rcx",
+        "cmp rdx, {arena_bytes}",
+        "jb 2f",
+        "jmp qword ptr [rip + {real} + {at}]",
+        "2:",
+    ],
+    [is_on = sym sampled::IS_ON, factor = const sampled::CLASS_FACTOR, shift = const sampled::CLASS_SHIFT,
+     counts = sym sampled::COUNTS, arena = sym arena::ARENA, arena_bytes = const arena::ARENA_BYTES,
+     real = sym symbols::TABLE, at = const symbols::FREE_AT,]
+);
 entry!(calloc, "rdx", calloc_body);
 entry!(realloc, "rdx", realloc_body);
 entry!(reallocarray, "rcx", reallocarray_body);
-entry!(free, "rsi", free_body);
 entry!(cfree, "rsi", free_body);
 entry!(free_sized, "rdx", free_sized_body);
 entry!(free_aligned_sized, "rcx", free_aligned_sized_body);
@@ -422,4 +466,24 @@ fn arena_realloc(block: *mut c_void, size: usize, real: Option<&Real>) -> *mut c
 fn set_errno(number: c_int) {
     // SAFETY: the C library always has a valid errno for the calling thread.
     unsafe { *libc::__errno_location() = number };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sampled_run_keeps_arena_blocks_from_the_real_free() {
+        assert!(real().is_some());
+        // SAFETY: the hook's naked entry takes what C's free takes.
+        let free = unsafe {
+            core::mem::transmute::<unsafe extern "C-unwind" fn(), extern "C-unwind" fn(*mut c_void)>(
+                free,
+            )
+        };
+        sampled::start(ByteSampling::new(1 << 19));
+        // The real one would end the process.
+        free(arena::allocate(24, 16));
+        sampled::start(ByteSampling::default());
+    }
 }

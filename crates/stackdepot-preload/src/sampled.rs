@@ -10,19 +10,27 @@ use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use stackdepot::live::Inserted;
 use stackdepot_region::poisson::ByteSampling;
 
+use crate::symbols;
+
 const CLASS_BITS: u32 = 13;
 const FULL: u8 = u8::MAX;
 
-/// Whether the recorder samples.
-static IS_ON: AtomicBool = AtomicBool::new(false);
-static COUNTS: [AtomicU8; 1 << CLASS_BITS] = [const { AtomicU8::new(0) }; 1 << CLASS_BITS];
+/// A class is what the factor makes of an address, shifted.
+pub const CLASS_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// See [`CLASS_FACTOR`].
+pub const CLASS_SHIFT: u32 = u64::BITS - CLASS_BITS;
+
+/// Whether the recorder samples, and the real functions are known.
+pub static IS_ON: AtomicBool = AtomicBool::new(false);
+/// By class.
+pub static COUNTS: [AtomicU8; 1 << CLASS_BITS] = [const { AtomicU8::new(0) }; 1 << CLASS_BITS];
 
 /// For a class that cannot be.
 static EVERY: AtomicU8 = AtomicU8::new(FULL);
 
 #[inline]
 fn count_of(address: u64) -> &'static AtomicU8 {
-    let class = address.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CLASS_BITS);
+    let class = address.wrapping_mul(CLASS_FACTOR) >> CLASS_SHIFT;
     COUNTS.get(class as usize).unwrap_or(&EVERY)
 }
 
@@ -31,7 +39,8 @@ pub fn start(sampling: ByteSampling) {
     COUNTS
         .iter()
         .for_each(|count| count.store(0, Ordering::Relaxed));
-    IS_ON.store(sampling.is_on(), Ordering::Relaxed);
+    let is_on = sampling.is_on() && symbols::real().is_some();
+    IS_ON.store(is_on, Ordering::Relaxed);
 }
 
 /// Whether the recorder samples and has not recorded this block.

@@ -6,7 +6,7 @@
 #![allow(unsafe_code)] // looks up and types foreign functions
 
 use core::ffi::{CStr, c_int, c_void};
-use core::mem::{MaybeUninit, transmute};
+use core::mem::{MaybeUninit, offset_of, transmute};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{hooks_seccomp, hooks_signals, lifecycle};
@@ -116,6 +116,11 @@ table! {
     }
 }
 
+/// Where the real `malloc` stands in [`TABLE`].
+pub const MALLOC_AT: usize = offset_of!(Real, malloc);
+/// Where the real `free` stands in [`TABLE`].
+pub const FREE_AT: usize = offset_of!(Real, free);
+
 /// Addresses of the code of one real `operator new` or `delete`.
 #[derive(Clone, Copy)]
 struct Code {
@@ -174,12 +179,15 @@ const UNKNOWN: u32 = 0;
 const LOOKING: u32 = 1;
 const KNOWN: u32 = 2;
 
-struct Table(core::cell::UnsafeCell<MaybeUninit<Real>>);
+/// The real functions from the moment on when they are known.
+#[repr(transparent)]
+pub struct Table(core::cell::UnsafeCell<MaybeUninit<Real>>);
 
 // SAFETY: written once by whoever moved PROGRESS from UNKNOWN to LOOKING, read only after KNOWN.
 unsafe impl Sync for Table {}
 
-static TABLE: Table = Table(core::cell::UnsafeCell::new(MaybeUninit::uninit()));
+/// The one there is.
+pub static TABLE: Table = Table(core::cell::UnsafeCell::new(MaybeUninit::uninit()));
 static PROGRESS: AtomicU32 = AtomicU32::new(UNKNOWN);
 
 /// The real functions; `None` while they are being looked up: serve from the arena then.

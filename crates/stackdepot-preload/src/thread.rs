@@ -25,6 +25,7 @@ pub use call::{Call, Outermost, Recording, enter, enter_outermost, is_inside};
 use core::arch::{asm, global_asm};
 use core::cell::Cell;
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering, compiler_fence};
 
@@ -134,6 +135,9 @@ pub struct Thread {
     shard: Cell<usize>,
     unused: [u64; 5],
 }
+
+/// Where the gap stands in a thread's state.
+pub const GAP_AT: usize = offset_of!(Thread, gap);
 
 const C_PURPOSE: usize = 0;
 const NEW_PURPOSE: usize = 1;

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use object::read::elf::{ElfFile64, FileHeader};
 use object::{Architecture, Endianness, Object, ObjectSection, ObjectSymbol, ReadCache};
 
@@ -134,7 +135,7 @@ fn hidden_allocator(elf: &Elf<'_>) -> Option<&'static str> {
         (b"mimalloc: ", "mimalloc"),
     ]
     .into_iter()
-    .find_map(|(mark, allocator)| contains(data, mark).then_some(allocator))
+    .find_map(|(mark, allocator)| memmem::find(data, mark).map(|_| allocator))
 }
 
 fn read_only_data<'data>(elf: &Elf<'data>) -> Option<&'data [u8]> {
@@ -143,10 +144,6 @@ fn read_only_data<'data>(elf: &Elf<'data>) -> Option<&'data [u8]> {
         return None;
     }
     section.data().ok()
-}
-
-fn contains(data: &[u8], mark: &[u8]) -> bool {
-    data.windows(mark.len()).any(|window| window == mark)
 }
 
 fn note_on(allocator: &str, elf: &Elf<'_>, path: &Path) -> String {
@@ -159,7 +156,7 @@ fn note_on(allocator: &str, elf: &Elf<'_>, path: &Path) -> String {
     let is_rust = elf
         .symbols()
         .any(|symbol| symbol.name() == Ok("rust_eh_personality"))
-        || read_only_data(elf).is_some_and(|data| contains(data, b"/rustc/"));
+        || read_only_data(elf).is_some_and(|data| memmem::find(data, b"/rustc/").is_some());
     if is_rust {
         format!(
             "{name} is a Rust program with {allocator} linked in: what it allocates there is not seen (a wrapper for Rust's global allocator is not there yet)"

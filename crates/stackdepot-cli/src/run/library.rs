@@ -43,7 +43,7 @@ const CLEAN_LIMIT: usize = 100;
 /// # Errors
 /// One line with what every candidate directory failed of.
 pub fn extract() -> Result<Library, Failure> {
-    let name = format!("libstackdepot-{:016x}.so", digest(LIBRARY));
+    let name = format!("libstackdepot-{}.so", env!("STACKDEPOT_LIBRARY_DIGEST"));
     let mut refusals = Vec::new();
     for directory in candidates() {
         match place(&directory, &name) {
@@ -236,13 +236,6 @@ fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
         let _ = rfs::unlinkat(directory, &temporary, AtFlags::empty());
     }
     placed
-}
-
-/// FNV-1a: a name for the content, not a proof of it (the content itself is compared).
-fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
