@@ -14,7 +14,7 @@ use crate::frame::{WindowTable, low, pack};
 use crate::index::Entry;
 use crate::layout::{Memory, Region};
 use crate::slot::NodeData;
-use crate::sync::Ordering;
+use crate::sync::{AtomicU64, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
@@ -157,5 +157,34 @@ fn a_publication_does_not_adopt_what_is_retired() {
             Ok(2) | Err(SaveError::Contended) => {}
             answer => assert_eq!((answer, retired), (Ok(1), false)),
         }
+    });
+}
+
+/// The one that it sees first is retired, and its cell taken by one that may yet be given up.
+#[test]
+fn a_look_follows_no_entry_that_is_not_committed() {
+    check(3, |memory| {
+        let region = memory.region();
+        make(region, 1);
+        assert_eq!(publish(region, 1), Ok(1));
+        region.release(1);
+        make(region, 2);
+        let other = {
+            let memory = memory.clone();
+            thread::spawn(move || {
+                let region = memory.region();
+                assert!(region.try_claim(1, Wanted::FreeOrUnheld));
+                publish(region, 2)
+            })
+        };
+        let pair = region.pair(0).unwrap();
+        if pair.find_committed(0, Some) == Some(2) {
+            let is_uncommitted = |cell: &AtomicU64| {
+                let entry = Entry(cell.load(Ordering::Relaxed));
+                entry.slot() == 2 && entry.is_tentative()
+            };
+            assert!(!pair.cells().any(is_uncommitted), "found too early");
+        }
+        assert_eq!(other.join().unwrap(), Ok(2));
     });
 }
