@@ -247,12 +247,13 @@ impl Recording {
             nodes_changed,
             events_torn,
             blocks_torn,
+            counts_moved,
             modules_torn,
         } = self.snapshot.skipped();
-        let skipped = nodes_changed + events_torn + blocks_torn + modules_torn;
+        let skipped = nodes_changed + events_torn + blocks_torn + counts_moved + modules_torn;
         if skipped > 0 {
             output::note(&format!(
-                "{}: skipped what changed or made no sense while it was read: {nodes_changed} nodes, {events_torn} events, {blocks_torn} blocks, {modules_torn} modules",
+                "{}: skipped what changed or made no sense while it was read: {nodes_changed} nodes, {events_torn} events, {blocks_torn} blocks, {counts_moved} counts, {modules_torn} modules",
                 self.shown_path
             ));
         }

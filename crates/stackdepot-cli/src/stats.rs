@@ -108,6 +108,7 @@ fn document(recording: &Recording) -> Document {
             ("nodes_changed", skipped.nodes_changed),
             ("events_torn", skipped.events_torn),
             ("blocks_torn", skipped.blocks_torn),
+            ("counts_moved", skipped.counts_moved),
             ("modules_torn", skipped.modules_torn),
         ]),
     }

@@ -136,8 +136,8 @@ fn another_version_and_a_damaged_header_are_refused() {
         std::fs::write(scratch.join("changed"), content).unwrap();
         scratch.join("changed")
     };
-    assert_refused(&scratch, &changed(8, 3), "version 3");
-    assert_refused(&scratch, &changed(8, 5), "version 5");
+    assert_refused(&scratch, &changed(8, 4), "version 4");
+    assert_refused(&scratch, &changed(8, 6), "version 6");
     assert_refused(&scratch, &changed(24, u64::MAX), "damaged");
     assert_refused(&scratch, &changed(32, 1), "damaged");
 }

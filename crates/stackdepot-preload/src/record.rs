@@ -8,9 +8,10 @@
 //! Every call that changes what is allocated fills or loses exactly one place (a realloc two), so
 //! that the ring's count is the count of the calls.
 
+use stackdepot::cache::HoldCache;
 use stackdepot::live::{Inserted, LiveBlock, Located, Removed};
 use stackdepot::ring::{Event, EventKind, Place};
-use stackdepot::{Depot, Hold, Leased, SaveError, WeakHandle};
+use stackdepot::{Depot, Hold, HoldError, Leased, SaveError, Tick, WeakHandle};
 use stackdepot_region::caller::{Caller, Family};
 use stackdepot_region::clock::tsc;
 use stackdepot_region::counters::Counter;
@@ -266,11 +267,11 @@ impl Recording {
         let region = &self.recorder.region;
         let place = region.ring.claim(&region.depot, self.shard());
         let caller = self.caller(family);
-        let stack = self.save_leased(stack);
+        let saved = self.save_leased(stack);
         let mut event = Event {
             time,
             thread: caller.to_bits(),
-            ..Event::new(EventKind::Free, address, 0, stack)
+            ..Event::new(EventKind::Free, address, 0, saved)
         };
         match removed {
             Removed::Block(block) => {
@@ -282,10 +283,9 @@ impl Recording {
                     region.counters.count(Counter::FreesMismatched);
                 }
                 let share = self.share(address, block.size, block.time);
-                event.other_stack = block.stack.filter(|stack| {
-                    let leased = region.depot.put_for_lease(*stack, payload::FREED, &share);
-                    leased.is_ok()
-                });
+                event.other_stack = block
+                    .stack
+                    .filter(|held| self.put_for_lease(stack, *held, &share).is_ok());
             }
             Removed::Unsampled => {}
             Removed::Unknown => {
@@ -303,20 +303,54 @@ impl Recording {
     #[inline(always)]
     fn save_counted(self, stack: &mut Walk<'_>, share: &[u64; 2]) -> Option<WeakHandle> {
         let depot = &self.recorder.region.depot;
-        let (noted, hold) = (WeakHandle::from_bits(stack.note()), Hold::ReferenceAndLease);
-        if noted != WeakHandle::from_bits(0)
-            && depot
-                .hold_with_payload(noted, hold, payload::ALLOCATED, share)
-                .is_ok()
-        {
+        let noted = WeakHandle::from_bits(stack.note());
+        if noted != WeakHandle::from_bits(0) && self.hold_again(stack, noted, share).is_ok() {
             return Some(noted);
         }
-        let saved = self.save_anew(stack, hold)?;
+        let saved = self.save_anew(stack, Hold::ReferenceAndLease)?;
         depot.add_payload_words(saved.handle, payload::ALLOCATED, share);
         Some(saved.weak)
     }
 
-    /// The same with a lease only.
+    /// Holds and counts a stack that the thread knows again, out of its cache if it has one.
+    #[inline(always)]
+    fn hold_again(
+        self,
+        stack: &Walk<'_>,
+        noted: WeakHandle,
+        share: &[u64; 2],
+    ) -> Result<(), HoldError> {
+        let depot = &self.recorder.region.depot;
+        if let Some(cache) = self.cache(stack) {
+            return cache.hold_with_payload(depot, noted, payload::ALLOCATED, share);
+        }
+        let hold = Hold::ReferenceAndLease;
+        let held = depot.hold_with_payload(noted, hold, payload::ALLOCATED, share);
+        held.map(|_| ())
+    }
+
+    /// The reference of a block that is freed becomes a lease, and the free is counted.
+    #[inline(always)]
+    fn put_for_lease(
+        self,
+        stack: &Walk<'_>,
+        held: WeakHandle,
+        share: &[u64; 2],
+    ) -> Result<Tick, HoldError> {
+        let depot = &self.recorder.region.depot;
+        match self.cache(stack) {
+            Some(cache) => cache.put_for_lease(depot, held, payload::FREED, share),
+            None => depot.put_for_lease(held, payload::FREED, share),
+        }
+    }
+
+    /// What the thread holds in advance, for as long as its walk keeps handlers and others out.
+    #[inline(always)]
+    fn cache(self, stack: &Walk<'_>) -> Option<HoldCache<'static>> {
+        self.recorder.region.caches.get(stack.thread_number()?)
+    }
+
+    /// Saves a stack with a lease only.
     #[inline(always)]
     fn save_leased(self, stack: &mut Walk<'_>) -> Option<WeakHandle> {
         let depot = &self.recorder.region.depot;

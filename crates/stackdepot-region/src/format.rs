@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! page 0    FileHeader, death     page 2, 3  counters (16 shards)     then, page-aligned:
-//! page 1    Ledger (run ledger)                                       meta, modules, ring, live, depot
+//! page 1    Ledger (run ledger)                                       meta, modules, ring, live, caches, depot
 //! ```
 
 use core::mem::{offset_of, size_of};
@@ -19,7 +19,7 @@ use crate::death::DeathRecord;
 /// The first eight bytes of every region file, stored when all else is in place.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STKDPREG");
 /// The version of the layout that this crate writes and reads.
-pub const FORMAT_VERSION: u64 = 4;
+pub const FORMAT_VERSION: u64 = 5;
 /// Sections start and end at multiples of this.
 pub const PAGE_BYTES: usize = 4096;
 /// Header, ledger and counters.
@@ -33,7 +33,7 @@ pub const COUNTERS_OFFSET: usize = 2 * PAGE_BYTES;
 /// No file is larger; a header that says so is damaged.
 pub const MAX_FILE_BYTES: u64 = 1 << 36;
 /// How many sections a file has.
-pub const SECTION_COUNT: usize = 5;
+pub const SECTION_COUNT: usize = 6;
 
 /// The parts of a file after its header, in the order in which they lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,10 @@ pub enum SectionName {
     Ring = 2,
     /// The live table.
     Live = 3,
+    /// What threads hold in advance, and what they have not counted in the depot yet.
+    Caches = 4,
     /// The depot.
-    Depot = 4,
+    Depot = 5,
 }
 
 impl SectionName {
@@ -57,6 +59,7 @@ impl SectionName {
         SectionName::Modules,
         SectionName::Ring,
         SectionName::Live,
+        SectionName::Caches,
         SectionName::Depot,
     ];
 
@@ -67,6 +70,7 @@ impl SectionName {
             SectionName::Modules => "modules",
             SectionName::Ring => "ring",
             SectionName::Live => "live",
+            SectionName::Caches => "caches",
             SectionName::Depot => "depot",
         }
     }

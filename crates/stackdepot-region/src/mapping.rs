@@ -7,6 +7,7 @@
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use stackdepot::cache::HoldCaches;
 use stackdepot::live::LiveTable;
 use stackdepot::ring::Ring;
 use stackdepot::{Config, Depot};
@@ -35,7 +36,13 @@ pub(crate) const META_COMMAND_OFFSET: usize = 2048;
 const PAYLOAD_WORDS: u32 = 4;
 
 /// What lies in the sections that the core defines.
-pub(crate) type Parts = (Depot<'static>, Ring<'static>, LiveTable<'static>);
+#[derive(Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) depot: Depot<'static>,
+    pub(crate) ring: Ring<'static>,
+    pub(crate) live: LiveTable<'static>,
+    pub(crate) caches: HoldCaches<'static>,
+}
 
 /// A file that is mapped whole.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +101,13 @@ impl Mapping {
         unsafe { ModuleTable::attach(self.at(plan, SectionName::Modules), bytes) }
     }
 
+    pub(crate) fn caches(&self, plan: &SectionPlan) -> Result<HoldCaches<'static>, CreateError> {
+        let bytes = plan.section(SectionName::Caches).bytes;
+        // SAFETY: the section lies within the mapping, page-aligned, and is used as this only.
+        let caches = unsafe { HoldCaches::attach(self.at(plan, SectionName::Caches), bytes) };
+        caches.map_err(|_| CreateError::Damaged)
+    }
+
     /// Sets all parts up in a file of zeros; the magic goes last.
     pub(crate) fn initialise(
         &self,
@@ -111,12 +125,13 @@ impl Mapping {
         let live_bytes = plan.section(SectionName::Live).bytes;
         // SAFETY: each section lies within the mapping at a page boundary, is zero-filled (a new
         // file), overlaps no other, and stays mapped for good or until `unmap`.
-        let (depot, ring, live) = unsafe {
-            (
-                Depot::create(self.at(plan, SectionName::Depot), &config)?,
-                Ring::create(self.at(plan, SectionName::Ring), &plan.ring)?,
-                LiveTable::create(self.at(plan, SectionName::Live), live_bytes)?,
-            )
+        let parts = unsafe {
+            Parts {
+                depot: Depot::create(self.at(plan, SectionName::Depot), &config)?,
+                ring: Ring::create(self.at(plan, SectionName::Ring), &plan.ring)?,
+                live: LiveTable::create(self.at(plan, SectionName::Live), live_bytes)?,
+                caches: self.caches(plan)?,
+            }
         };
         self.write_meta(plan);
         let ledger = self.ledger();
@@ -128,17 +143,23 @@ impl Mapping {
             );
         }
         self.write_header(plan, options);
-        Ok(self.writer(plan, (depot, ring, live)))
+        Ok(self.writer(plan, parts))
     }
 
     /// The parts together, with the ledger of this very file.
     pub(crate) fn writer(&self, plan: &SectionPlan, parts: Parts) -> RegionWriter {
-        let (depot, ring, live) = parts;
+        let Parts {
+            depot,
+            ring,
+            live,
+            caches,
+        } = parts;
         RegionWriter {
             mapping: *self,
             depot,
             ring,
             live,
+            caches,
             header: self.header(),
             death: self.death(),
             counters: self.counters(),

@@ -6,6 +6,7 @@
 //! | modules | 1/64, 32 KiB..512 KiB | 384 bytes per module: 85 in a small child, 1365 in a first file |
 //! | ring | 1/8, at most 32768 events | "the newest events" is worth 2 MiB, not more |
 //! | live table | 1/2 up to 4 MiB, then 2 MiB + 10/28 of what exceeds: 3/8 at 32 MiB | below |
+//! | caches | 1/256, 4 KiB..64 KiB | 2 KiB for a thread: of one more it holds on the depot itself |
 //! | depot | the rest | stacks of any 32768 events need at most 2.7 MB; live stacks need the more |
 //!
 //! The live table's share: at 4 MiB (`--bytes 8M`) it has 65536 cells of 32 bytes. With 5 million
@@ -23,6 +24,8 @@ pub const MIN_FILE_BYTES: usize = 512 << 10;
 pub const META_BYTES: usize = 2 * PAGE_BYTES;
 /// The module table is never longer.
 pub const MODULES_MOST_BYTES: usize = 512 << 10;
+/// The hold caches are never longer: those of 32 threads.
+pub const CACHES_MOST_BYTES: usize = 64 << 10;
 /// The ring holds at most this many events.
 pub const MAX_EVENT_COUNT: u32 = 32768;
 /// The smallest file of a later process.
@@ -79,9 +82,16 @@ pub fn plan(file_bytes: usize) -> Result<SectionPlan, PlanError> {
     let modules_bytes = page_floor(file_bytes / 64).clamp(32 << 10, MODULES_MOST_BYTES);
     let (ring, ring_bytes) = plan_ring(file_bytes).ok_or(PlanError::TooSmall)?;
     let live_bytes = page_floor(live_share(file_bytes));
+    let caches_bytes = page_floor(file_bytes / 256).clamp(PAGE_BYTES, CACHES_MOST_BYTES);
     let mut sections = [Section::default(); SECTION_COUNT];
     let mut offset = HEADER_BYTES;
-    let lengths = [META_BYTES, modules_bytes, ring_bytes, live_bytes];
+    let lengths = [
+        META_BYTES,
+        modules_bytes,
+        ring_bytes,
+        live_bytes,
+        caches_bytes,
+    ];
     for (section, bytes) in sections.iter_mut().zip(lengths) {
         *section = Section { offset, bytes };
         offset += bytes;
@@ -149,6 +159,7 @@ fn page_ceil(bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stackdepot::cache::CACHE_BYTES;
 
     #[test]
     fn sections_lie_in_order_and_fill_the_file() {
@@ -182,7 +193,11 @@ mod tests {
             "{live_bytes}"
         );
         assert!(large.section(SectionName::Depot).bytes > 16 << 20);
+        let caches_bytes = |plan: &SectionPlan| plan.section(SectionName::Caches).bytes;
+        assert_eq!(caches_bytes(&large), 32 * CACHE_BYTES);
+        assert_eq!(caches_bytes(&small), 8 * CACHE_BYTES);
         let child = plan(1 << 20).unwrap();
+        assert_eq!(caches_bytes(&child), 2 * CACHE_BYTES);
         assert!(child.ring.event_count >= 1024);
         assert!(child.section(SectionName::Depot).bytes > 300 << 10);
     }

@@ -74,7 +74,7 @@ fn recover(
         ring: RingConfig::new(0),
     };
     let (parts, recovered) = recover_parts(mapping, &plan)?;
-    plan.ring = parts.1.config();
+    plan.ring = parts.ring.config();
     let writer = mapping.writer(&plan, parts);
     mapping.write_owner();
     writer
@@ -111,11 +111,19 @@ fn recover_parts(mapping: &Mapping, plan: &SectionPlan) -> Result<(Parts, Recove
     // SAFETY: as above.
     let reopened = unsafe { Depot::reopen(depot_base, bytes(SectionName::Depot), holds) };
     let (depot, recovered) = reopened.map_err(|_| CreateError::Damaged)?;
+    let caches = mapping.caches(plan)?;
+    caches.recover(&depot);
     // A block whose stack is gone holds no reference: its removal must not give one back.
     for (address, block) in live.blocks() {
         if block.stack.is_some_and(|weak| depot.payload(weak).is_err()) {
             let _ = live.remove(address);
         }
     }
-    Ok(((depot, ring, live), recovered))
+    let parts = Parts {
+        depot,
+        ring,
+        live,
+        caches,
+    };
+    Ok((parts, recovered))
 }

@@ -13,6 +13,7 @@ use core::ffi::CStr;
 use core::ptr::NonNull;
 
 use stackdepot::Depot;
+use stackdepot::cache::HoldCaches;
 use stackdepot::live::LiveTable;
 use stackdepot::ring::Ring;
 
@@ -86,6 +87,8 @@ pub struct RegionWriter {
     pub ring: Ring<'static>,
     /// The live blocks.
     pub live: LiveTable<'static>,
+    /// What threads hold in advance.
+    pub caches: HoldCaches<'static>,
     /// State and clocks.
     pub header: &'static FileHeader,
     /// How the process died.

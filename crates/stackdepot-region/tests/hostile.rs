@@ -10,11 +10,13 @@ use std::path::Path;
 use common::*;
 use stackdepot::Config;
 use stackdepot_region::error::ReadErrorKind;
-use stackdepot_region::format::{FORMAT_VERSION, SECTIONS_OFFSET};
+use stackdepot_region::format::{FORMAT_VERSION, SECTION_COUNT, SECTIONS_OFFSET, SectionName};
 use stackdepot_region::reader::RegionFile;
 use stackdepot_region::reader::snapshot::{Gone, Snapshot};
 
 const FILE_BYTES: u64 = 1 << 20;
+/// Where the section table tells of the depot.
+const DEPOT_ROW: usize = SECTIONS_OFFSET + SectionName::Depot as usize * 16;
 
 /// A small file with some of everything in it.
 fn sample(path: &Path) -> Vec<u8> {
@@ -106,10 +108,10 @@ fn sections_beyond_what_a_writer_makes_are_refused() {
     let directory = Directory::new();
     let path = directory.path("file");
     let bytes = sample(&path);
-    for (large, is_refused) in [(0, true), (1, true), (2, false)] {
+    for (large, is_refused) in [(0, true), (1, true), (2, false), (4, true)] {
         let mut bytes = bytes.clone();
         let mut offset = 16384u64;
-        for section in 0..5 {
+        for section in 0..SECTION_COUNT {
             let length: u64 = if section == large { 1 << 20 } else { 4096 };
             let row = SECTIONS_OFFSET + section * 16;
             bytes[row..row + 8].copy_from_slice(&offset.to_le_bytes());
@@ -260,7 +262,7 @@ fn bit_flips_anywhere_are_survived() {
     let bytes = sample(&path);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     let mut random = Random(0xabcdef);
-    let section_starts: Vec<usize> = (0..5)
+    let section_starts: Vec<usize> = (0..SECTION_COUNT)
         .map(|index| {
             u64::from_le_bytes(bytes[32 + index * 16..40 + index * 16].try_into().unwrap()) as usize
         })
@@ -270,10 +272,15 @@ fn bit_flips_anywhere_are_survived() {
         for _ in 0..1 + random.below(3) {
             let near = match round % 4 {
                 0 => random.below(1024) as usize,
-                1 => section_starts[random.below(5) as usize] + random.below(2048) as usize,
+                1 => {
+                    section_starts[random.below(SECTION_COUNT as u64) as usize]
+                        + random.below(2048) as usize
+                }
                 2 => {
-                    section_starts[4]
-                        + random.below((bytes.len() - section_starts[4]) as u64) as usize
+                    section_starts[SectionName::Depot as usize]
+                        + random.below(
+                            (bytes.len() - section_starts[SectionName::Depot as usize]) as u64,
+                        ) as usize
                 }
                 _ => random.below(bytes.len() as u64) as usize,
             };
@@ -297,7 +304,7 @@ fn cycles_of_parents_end() {
     let directory = Directory::new();
     let path = directory.path("file");
     let mut bytes = sample(&path);
-    let depot = u64::from_le_bytes(bytes[96..104].try_into().unwrap()) as usize;
+    let depot = u64::from_le_bytes(bytes[DEPOT_ROW..DEPOT_ROW + 8].try_into().unwrap()) as usize;
     let mut header = [0; stackdepot::HEADER_BYTES];
     header.copy_from_slice(&bytes[depot..depot + stackdepot::HEADER_BYTES]);
     let geometry = stackdepot::image::HeaderImage::parse(&header)
@@ -331,7 +338,7 @@ fn damaged_part_is_named_and_the_rest_is_shown() {
     let directory = Directory::new();
     let path = directory.path("file");
     let bytes = sample(&path);
-    for (name, index) in [("ring", 2), ("live", 3), ("depot", 4)] {
+    for (name, index) in [("ring", 2), ("live", 3), ("depot", 5)] {
         let row = 32 + index * 16 + 8;
         let section_bytes = u64::from_le_bytes(bytes[row..row + 8].try_into().unwrap());
         let mut short = bytes.clone();
@@ -359,8 +366,8 @@ fn huge_sparse_file_costs_no_huge_memory() {
     file.set_len(huge).unwrap();
     file.write_all_at(&huge.to_le_bytes(), 24).unwrap();
     // The depot's section, the last one, reaches to the end now; its own header does not.
-    let start = u64::from_le_bytes(bytes[96..104].try_into().unwrap());
-    file.write_all_at(&(huge - start).to_le_bytes(), 104)
+    let start = u64::from_le_bytes(bytes[DEPOT_ROW..DEPOT_ROW + 8].try_into().unwrap());
+    file.write_all_at(&(huge - start).to_le_bytes(), DEPOT_ROW as u64 + 8)
         .unwrap();
     let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
     assert!(ask_everything(&snapshot) > 1000);
@@ -373,7 +380,7 @@ fn huge_sparse_depot_costs_what_is_in_it() {
     let path = directory.path("file");
     let bytes = sample(&path);
     let file = OpenOptions::new().write(true).open(&path).unwrap();
-    let start = u64::from_le_bytes(bytes[96..104].try_into().unwrap());
+    let start = u64::from_le_bytes(bytes[DEPOT_ROW..DEPOT_ROW + 8].try_into().unwrap());
     let depot = &bytes[start as usize..];
     let depot_word = |at: usize| u32::from_le_bytes(depot[at..at + 4].try_into().unwrap());
     let region_bytes: u64 = 2 << 30;
@@ -396,7 +403,8 @@ fn huge_sparse_depot_costs_what_is_in_it() {
         file.write_all_at(&(word as u32).to_le_bytes(), start + at)
             .unwrap();
     }
-    file.write_all_at(&region_bytes.to_le_bytes(), 104).unwrap();
+    file.write_all_at(&region_bytes.to_le_bytes(), DEPOT_ROW as u64 + 8)
+        .unwrap();
     let file_bytes = start + region_bytes;
     file.write_all_at(&file_bytes.to_le_bytes(), 24).unwrap();
     file.set_len(file_bytes).unwrap();

@@ -95,7 +95,7 @@ impl Region<'_> {
             return;
         };
         count(&self.header.counters.undone_nodes);
-        slot.drop_reference();
+        slot.drop_references(1);
         let state = slot.state_now();
         // Who holds it for a moment, or the hand, may be faster: then the hand does the rest, and
         // the slot may be in another life already, which somebody holds by a lease or for ever.

@@ -60,7 +60,7 @@ impl<'r> Region<'r> {
         slot: &Slot,
         generation: u32,
     ) -> Result<State, HoldError> {
-        self.keep_added(number, slot, generation, slot.add_reference())
+        self.keep_added(number, slot, generation, slot.add_references(1))
     }
 
     /// Looks at what a reference was added to, and drops it again unless it is right; answers the
@@ -103,6 +103,35 @@ impl<'r> Region<'r> {
             .map(|_| ())
     }
 
+    /// Takes several references on a saved stack at once, or none.
+    pub fn acquire_many(&self, weak: WeakHandle, count: u64) -> Result<(), HoldError> {
+        let (number, generation) = (weak.slot(), weak.generation());
+        let slot = self.slot(number).ok_or(HoldError::Evicted)?;
+        if slot.generation_now() != generation {
+            return Err(HoldError::Evicted);
+        }
+        let before = slot.add_references(count);
+        let is_there = before.is_live() && slot.is_still(generation);
+        if is_there && before.references() + count <= State::REF_LIMIT {
+            return Ok(());
+        }
+        self.release_many(number, count);
+        match is_there {
+            true => Err(HoldError::Saturated),
+            false => Err(HoldError::Evicted),
+        }
+    }
+
+    /// Drops several references on a node at once.
+    pub fn release_many(&self, number: u32, count: u64) {
+        if let Some(slot) = self.slot(number) {
+            let before = slot.drop_references(count);
+            if before.references() == count && before.is_live() {
+                self.note_unreferenced(number, State(before.0 - count * State::REF));
+            }
+        }
+    }
+
     /// Drops a reference on a node; nothing for the root.
     pub fn release(&self, number: u32) {
         if let Some(slot) = self.slot(number) {
@@ -112,7 +141,7 @@ impl<'r> Region<'r> {
 
     #[inline]
     fn release_slot(&self, number: u32, slot: &Slot) {
-        let before = slot.drop_reference();
+        let before = slot.drop_references(1);
         if before.references() == 1 && before.is_live() {
             self.note_unreferenced(number, State(before.0 - State::REF));
         }

@@ -211,7 +211,7 @@ impl<'r> Region<'r> {
     /// The hit that writes anyway: takes a reference, and keeps it if one was asked for.
     #[inline]
     fn hold_by_reference(&self, found: &Found<'r>, hold: Hold) -> Result<Saved, HoldError> {
-        let before = found.slot.add_reference();
+        let before = found.slot.add_references(1);
         // As nearly every one: there is nothing else to write.
         let is_settled = hold.is_reference()
             && before.is_saved()

@@ -49,11 +49,13 @@
 //! `hash` and `aes`, `index`, `compare`, `lookup` and `fetch` (readers), `hit` (a save that finds
 //! its stack, in vector registers), `runs` (saves and fetches in a kernel), `publish` (making a node the only one of its kind),
 //! `evict` and `hand` (ending one), `hold`, `insert` (save), `depot` (the facade), `recover` and
-//! `image`; on top of it all [`ring`] and [`live`].
+//! `image`; on top of it all [`ring`],
+//! [`live`] and [`cache`].
 #![cfg_attr(not(loom), no_std)]
 
 mod aes;
 mod avx2;
+pub mod cache;
 mod clock;
 mod compare;
 mod config;

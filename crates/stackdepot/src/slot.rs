@@ -68,7 +68,7 @@ impl Slot {
 
     /// LIVE without references -> OWNED, the start of a retire. `seen` is evictable.
     pub fn claim_evictable(&self, seen: State) -> bool {
-        // ORDERING: AcqRel. Acquire, partner: `drop_reference` (Release): what holders did is
+        // ORDERING: AcqRel. Acquire, partner: `drop_references` (Release): what holders did is
         // over. Release, partner: `state_now` of a reader that finds the node gone: it comes
         // after the clock at which the node's lease was over (`Ring::still_leased`).
         self.state
@@ -155,19 +155,21 @@ impl Slot {
             .fetch_add(State::WORN - State::OWNED, Ordering::Relaxed);
     }
 
-    /// Adds a reference, whatever is in the slot, and answers what was: the caller looks
-    /// with `is_still` whether it holds what it wanted, and drops the reference if not.
-    pub fn add_reference(&self) -> State {
+    /// Adds references, whatever is in the slot, and answers what was: the caller looks
+    /// with `is_still` whether it holds what it wanted, and drops them if not.
+    #[inline]
+    pub fn add_references(&self, count: u64) -> State {
         // ORDERING: Relaxed: `is_still` comes next, and its fence(Acquire) makes this an acquire
         // of `bear` (Release). What is done under the reference is released by dropping it.
-        State(self.state.fetch_add(State::REF, Ordering::Relaxed))
+        State(self.state.fetch_add(count * State::REF, Ordering::Relaxed))
     }
 
-    /// Drops a reference and answers what was.
-    pub fn drop_reference(&self) -> State {
+    /// Drops references and answers what was.
+    #[inline]
+    pub fn drop_references(&self, count: u64) -> State {
         // ORDERING: Release, partner: `claim_evictable` (Acquire): what was done under the
         // reference is over, also a child's raised generation.
-        State(self.state.fetch_sub(State::REF, Ordering::Release))
+        State(self.state.fetch_sub(count * State::REF, Ordering::Release))
     }
 
     /// Marks a held node as the leaf of a saved stack; answers whether it was not one before.
@@ -186,7 +188,7 @@ impl Slot {
     /// Marks a node as saved, pins it and drops the caller's reference, in one attempt. `seen` is LIVE.
     pub fn keep(&self, seen: State) -> bool {
         let kept = (seen.0 | State::SAVED_BIT | State::PINNED) - State::REF;
-        // ORDERING: Release, as for `drop_reference`.
+        // ORDERING: Release, as for `drop_references`.
         self.state
             .compare_exchange(seen.0, kept, Ordering::Release, Ordering::Relaxed)
             .is_ok()
@@ -252,24 +254,24 @@ mod tests {
     #[test]
     fn stray_references_cancel_through_a_whole_life() {
         let slot = slot();
-        slot.add_reference();
+        slot.add_references(1);
         assert!(!slot.claim_free());
-        slot.drop_reference();
+        slot.drop_references(1);
         assert!(slot.claim_free());
-        slot.add_reference();
+        slot.add_references(1);
         slot.bear(7, State::CUT);
         assert_eq!(
             (slot.state_now().references(), slot.state_now().length()),
             (2, 7)
         );
-        slot.drop_reference();
+        slot.drop_references(1);
         assert!(slot.mark_saved() && !slot.mark_saved());
         assert!(!slot.claim_evictable(State(slot.state_now().0 - State::REF)));
-        slot.drop_reference();
+        slot.drop_references(1);
         assert!(slot.claim_evictable(slot.state_now()));
-        slot.add_reference();
+        slot.add_references(1);
         slot.free_owned();
-        slot.drop_reference();
+        slot.drop_references(1);
         assert_eq!(slot.state_now().0, State::FREE);
     }
 

@@ -102,6 +102,12 @@ impl Walk<'_> {
         self.note
     }
 
+    /// A number that no other thread has while this walk lives.
+    #[inline]
+    pub fn thread_number(&self) -> Option<usize> {
+        self.entered.as_ref()?.memory.number()
+    }
+
     /// Notes something about this stack, to be found when the thread has it again.
     #[inline]
     pub fn set_note(&mut self, note: u64) {

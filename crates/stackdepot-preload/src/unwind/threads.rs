@@ -43,6 +43,8 @@ pub struct ThreadMemory {
     /// The thread's memo, and the table of paths that belongs to it.
     memo: Option<&'static MemoCell>,
     paths: Option<&'static PathsCell>,
+    /// The number of the memo.
+    number: Option<u32>,
     /// Of the thread's own stack, which stays until the thread ends; its outer end is known to be that
     /// of the mapping, where the thread's control block lies.
     own: StackRange,
@@ -54,6 +56,7 @@ pub struct ThreadMemory {
 const NOTHING: ThreadMemory = ThreadMemory {
     memo: None,
     paths: None,
+    number: None,
     own: StackRange::EMPTY,
     others: [StackRange::EMPTY; OTHER_COUNT],
     next_other: 0,
@@ -123,6 +126,7 @@ pub fn begin() -> Option<ThreadSlot> {
         let memory = ThreadMemory {
             memo: memo.and_then(|index| MEMOS.get(index)),
             paths: memo.and_then(|index| PATHS.get(index)),
+            number: memo.map(|index| index as u32),
             ..NOTHING
         };
         // SAFETY: the flag is ENTERED by us.
@@ -232,6 +236,12 @@ impl Drop for Entered {
 }
 
 impl ThreadMemory {
+    /// A number that no other thread has at the same time, for what belongs to a thread elsewhere.
+    #[inline]
+    pub fn number(&self) -> Option<usize> {
+        self.number.map(|number| number as usize)
+    }
+
     /// What is known to be readable of the stack that holds `sp`; maybe nothing.
     #[inline]
     pub fn known_range(&self, sp: u64) -> StackRange {

@@ -12,7 +12,7 @@ use crate::format::{
     RunState, SECTION_COUNT, SECTIONS_OFFSET, SectionName, word_at,
 };
 use crate::mapping::{META_COMMAND_OFFSET, META_EXECUTABLE_OFFSET};
-use crate::plan::{META_BYTES, MODULES_MOST_BYTES, Section};
+use crate::plan::{CACHES_MOST_BYTES, META_BYTES, MODULES_MOST_BYTES, Section};
 use crate::poisson::ByteSampling;
 use crate::process::{ProcessId, boot_digest, namespace_digest};
 
@@ -153,9 +153,11 @@ fn parse_sections(page: &[u8], file_bytes: u64) -> Result<[Section; SECTION_COUN
 fn most_bytes(section_index: usize) -> u64 {
     const META: usize = SectionName::Meta as usize;
     const MODULES: usize = SectionName::Modules as usize;
+    const CACHES: usize = SectionName::Caches as usize;
     match section_index {
         META => META_BYTES as u64,
         MODULES => MODULES_MOST_BYTES as u64,
+        CACHES => CACHES_MOST_BYTES as u64,
         _ => MAX_FILE_BYTES,
     }
 }

@@ -6,6 +6,7 @@
 //! is an error, not a SIGBUS. What is copied is bounded by the file's real size.
 #![forbid(unsafe_code)]
 
+mod caches;
 pub(crate) mod header;
 mod live;
 pub mod locate;

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use stackdepot::ring::{Event, EventImage, RingHeaderImage, RingStats};
 use stackdepot::{LINE_BYTES, MOST_PAYLOAD_WORDS, WeakHandle};
 
+use super::caches::{CacheCopy, Waiting};
 use super::live::LiveCopy;
 use super::slots::{SlotCopy, SlotError};
 use super::source::Source;
@@ -69,6 +70,8 @@ pub struct Skipped {
     pub events_torn: u64,
     /// Cells of the live table that changed while they were copied.
     pub blocks_torn: u64,
+    /// Entries of hold caches of which counts went over to their stack while they were copied.
+    pub counts_moved: u64,
     /// Module entries that were being written or make no sense.
     pub modules_torn: u64,
 }
@@ -84,6 +87,7 @@ pub struct Snapshot {
     ring_stats: RingStats,
     live: LiveCopy,
     slots: Option<SlotCopy>,
+    waiting: Waiting,
     sampled_live: HashMap<u64, Amount>,
     skipped: Skipped,
     problems: Vec<String>,
@@ -104,7 +108,10 @@ impl Snapshot {
             &mut skipped,
             &mut problems,
         )?;
+        let caches = CacheCopy::take(source, header.section(SectionName::Caches))?;
         let slots = read_slots(source, &header.section(SectionName::Depot), &mut problems)?;
+        let waiting = caches.compare()?;
+        skipped.counts_moved = waiting.moved_count;
         skipped.nodes_changed = slots.as_ref().map_or(0, |slots| slots.changed_count);
         let modules_section = header.section(SectionName::Modules);
         let modules = read_modules(source, &modules_section, &mut skipped)?;
@@ -127,6 +134,7 @@ impl Snapshot {
             sampled_live: live.amounts(),
             live,
             slots,
+            waiting,
             skipped,
             problems,
         })
@@ -174,6 +182,7 @@ impl Snapshot {
     /// What one stack allocated; `None` when it is not in this copy any more.
     pub fn stack_record(&self, weak: WeakHandle) -> Option<StackRecord> {
         let payload = self.slots.as_ref()?.payload(weak)?;
+        let payload = self.waiting.added_to(weak, payload);
         let [total_count, total_bytes, freed_count, freed_bytes] = payload;
         let sampled = || self.sampled_live.get(&weak.to_bits()).copied();
         let live = match self.is_sampled() {

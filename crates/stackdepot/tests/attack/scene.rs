@@ -28,6 +28,11 @@ const HELD: [u64; 3] = [7, 33, 301];
 /// Blocks that are live before the interruption.
 const LIVE: [u64; 12] = [40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51];
 
+/// Of these, in the hold cache before the interruption.
+const CACHED: u64 = 42;
+/// Comes into the hold cache during the operation.
+const FREQUENT: u64 = 54;
+
 /// Slots that one death may keep until the reopen: of a save, a hold on a chain of three and the
 /// node with its extra slot in the making; of a free besides, the hold of the block that it has
 /// taken out, on a chain of four and an extra slot.
@@ -51,7 +56,7 @@ const fn in_full(name: &'static str, run: fn(&Scene) -> Result<(), String>) -> O
 }
 
 /// Everything that writes to shared words.
-pub const OPERATIONS: [Operation; 13] = [
+pub const OPERATIONS: [Operation; 15] = [
     in_full("save hit", |scene| scene.save(FRESH)),
     in_full("save hit with a reference", |scene| {
         scene.save_and_put(HELD[0])
@@ -76,6 +81,11 @@ pub const OPERATIONS: [Operation; 13] = [
     in_full("free", |scene| {
         refusable(scene.world.free(0, 1012, address_of(LIVE[11], 1)))
     }),
+    in_full(
+        "allocs and frees with a hold cache",
+        Scene::alloc_and_free_often,
+    ),
+    in_full("end of a hold cache", Scene::clear_cache),
     in_full("tick", |scene| {
         scene.world.depot.advance(1);
         Ok(())
@@ -126,6 +136,7 @@ impl Scene {
             depot_bytes,
             ring: RingConfig::new(16),
             live_cells: 16,
+            caches: 1,
         };
         let mut memory = Copied::zeroed(shape.bytes());
         // SAFETY: the scene keeps the memory as long as the world, which nobody else uses.
@@ -137,8 +148,14 @@ impl Scene {
                 let _ = world.free(0, id + 1, address_of(id, 0));
             }
         }
+        // Its entries would hold a third of the region.
+        world.cache(0).unwrap().clear(&world.depot);
         LIVE.iter()
             .for_each(|id| world.alloc(0, *id, address_of(*id, 1)).unwrap());
+        for place in 5..7 {
+            let _ = world.alloc(0, CACHED, address_of(CACHED, place));
+        }
+        assert!(!shape.entries(memory.bytes()).is_empty());
         let hold = |id: u64| {
             (
                 id,
@@ -211,6 +228,24 @@ impl Scene {
     /// The same, held by its name.
     fn alloc_by_name(&self) -> Result<(), String> {
         refusable(self.world.alloc(0, 1012, address_of(1012, 1)))
+    }
+
+    /// Allocs and frees of one stack by its name: it moves into the hold cache and is held from there.
+    fn alloc_and_free_often(&self) -> Result<(), String> {
+        for place in 1..5 {
+            refusable(self.world.alloc(0, FREQUENT, address_of(FREQUENT, place)))?;
+        }
+        for place in 1..5 {
+            refusable(self.world.free(0, 1014, address_of(FREQUENT, place)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what the hold cache holds.
+    fn clear_cache(&self) -> Result<(), String> {
+        let cache = self.world.cache(0).ok_or("no cache")?;
+        cache.clear(&self.world.depot);
+        Ok(())
     }
 
     fn save(&self, id: u64) -> Result<(), String> {
@@ -291,9 +326,9 @@ impl Scene {
         self.acquire_and_put()?;
         self.renew()?;
         let (id, address) = (1700 + random.below(100), address_of(1700, 2));
-        refusable(self.world.alloc(0, id, address_of(id, 2)))?;
-        refusable(self.world.free(0, 1800, address_of(id, 2)))?;
-        refusable(self.world.free(0, 1801, address))?;
+        refusable(self.world.alloc(1, id, address_of(id, 2)))?;
+        refusable(self.world.free(1, 1800, address_of(id, 2)))?;
+        refusable(self.world.free(1, 1801, address))?;
         if random.one_in(4) {
             self.world.depot.advance(1 + random.below(20) as u32);
         }
@@ -400,11 +435,9 @@ impl Scene {
         let mut seen = 0;
         if !is_wounded {
             let copied = self.memory.clone();
-            seen = self.world.check_at_rest(
-                &copied.bytes()[..self.shape.depot_bytes],
-                known,
-                &holds,
-            )?;
+            seen = self
+                .world
+                .check_at_rest(&self.shape, copied.bytes(), known, &holds)?;
         }
         self.check_held()?;
         self.held
@@ -413,6 +446,7 @@ impl Scene {
         for (address, _) in self.world.live.blocks().collect::<Vec<_>>() {
             let _ = self.world.free(0, 0, address);
         }
+        self.clear_cache()?;
         self.world.depot.advance(self.shape.ring.lease_ticks() + 2);
         if !is_wounded {
             check_found_again(&self.world.depot)?;

@@ -34,6 +34,7 @@ const SHAPE: Shape = Shape {
         shard_count: 2,
     },
     live_cells: 96,
+    caches: THREADS,
 };
 
 /// What a process of the soak works with; inherited by forks.
@@ -164,7 +165,7 @@ impl Supervisor<'_> {
     }
 
     fn check_what_is_left(&self) {
-        let copied = self.soak.shared.copy(0, SHAPE.depot_bytes);
+        let copied = self.soak.shared.copy(0, SHAPE.bytes());
         let is_known = |frames: &[u64]| self.soak.known.contains(frames);
         self.note(
             "a writer's end",
@@ -173,10 +174,10 @@ impl Supervisor<'_> {
     }
 
     fn check_at_rest(&self) -> Result<u64, String> {
-        let copied = self.soak.shared.copy(0, SHAPE.depot_bytes);
+        let copied = self.soak.shared.copy(0, SHAPE.bytes());
         self.soak
             .world()
-            .check_at_rest(copied.bytes(), &self.soak.known, &[])
+            .check_at_rest(&SHAPE, copied.bytes(), &self.soak.known, &[])
     }
 
     /// A reopener that reopens until it is killed, most often in the midst of one.
@@ -236,6 +237,8 @@ impl Supervisor<'_> {
         for (address, _) in world.live.blocks().collect::<Vec<_>>() {
             let _ = world.free(0, 0, address);
         }
+        let caches = (0..THREADS).filter_map(|row| world.cache(row));
+        caches.for_each(|cache| cache.clear(&world.depot));
         world.depot.advance(SHAPE.ring.lease_ticks() + 2);
         self.note("draining", check_found_again(&world.depot));
         self.note("draining", check_nothing_leaked(&world.depot, 0));

@@ -1,4 +1,4 @@
-//! Depot, ring and live table in one piece of memory, used as the recorder uses them.
+//! Depot, ring, live table and hold caches in one piece of memory, used as the recorder uses them.
 //!
 //! What belongs together can be told from the numbers alone: an address says which stack
 //! allocated it, the size of an event which stack it has.
@@ -6,19 +6,22 @@
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
+use stackdepot::cache::{CACHE_BYTES, EntryImage, HoldCache, HoldCaches};
 use stackdepot::live::{LiveBlock, LiveTable, Removed, live_bytes};
 use stackdepot::ring::{Event, EventKind, Ring, RingConfig, ring_bytes};
-use stackdepot::{Config, Depot, Hold, Recovered, SaveError, WeakHandle};
+use stackdepot::{Config, Depot, Hold, HoldError, Recovered, SaveError, WeakHandle};
 
 use crate::audit::Image;
 use crate::stacks::{Known, Seen, Stack, look};
 
-/// The sizes of the three parts.
+/// The sizes of the parts.
 #[derive(Clone, Copy)]
 pub struct Shape {
     pub depot_bytes: usize,
     pub ring: RingConfig,
     pub live_cells: usize,
+    /// How many rows of callers, from the first on, have a hold cache.
+    pub caches: usize,
 }
 
 impl Shape {
@@ -39,18 +42,34 @@ impl Shape {
         self.ring_offset() + ring_bytes(&self.ring).unwrap()
     }
 
-    /// All three parts.
-    pub fn bytes(&self) -> usize {
+    fn caches_offset(&self) -> usize {
         self.live_offset() + live_bytes(self.live_cells).unwrap()
+    }
+
+    fn caches_bytes(&self) -> usize {
+        self.caches * CACHE_BYTES
+    }
+
+    /// All parts.
+    pub fn bytes(&self) -> usize {
+        self.caches_offset() + self.caches_bytes()
+    }
+
+    /// The entries of hold caches in a copy of the whole memory.
+    pub fn entries(&self, bytes: &[u8]) -> Vec<EntryImage> {
+        let caches = &bytes[self.caches_offset()..][..self.caches_bytes()];
+        let (entries, _) = caches.as_chunks();
+        entries.iter().filter_map(EntryImage::parse).collect()
     }
 }
 
-/// A view of the three parts, in memory that the caller keeps for `'r`.
+/// A view of all parts, in memory that the caller keeps for `'r`.
 #[derive(Clone, Copy)]
 pub struct World<'r> {
     pub depot: Depot<'r>,
     pub ring: Ring<'r>,
     pub live: LiveTable<'r>,
+    pub caches: HoldCaches<'r>,
 }
 
 /// An address that stack number `id` allocates; `place` keeps the callers apart.
@@ -63,7 +82,7 @@ fn allocator_of(address: u64) -> u64 {
 }
 
 impl<'r> World<'r> {
-    /// Makes all three in zeroed memory.
+    /// Makes all of them in zeroed memory.
     ///
     /// # Safety
     /// `base` is valid for `shape.bytes()` bytes during `'r` and accessed by worlds only.
@@ -78,6 +97,8 @@ impl<'r> World<'r> {
                     live_bytes(shape.live_cells).unwrap(),
                 )
                 .unwrap(),
+                caches: HoldCaches::attach(base.add(shape.caches_offset()), shape.caches_bytes())
+                    .unwrap(),
             }
         }
     }
@@ -101,6 +122,8 @@ impl<'r> World<'r> {
                     live_bytes(shape.live_cells).unwrap(),
                 )
                 .unwrap(),
+                caches: HoldCaches::attach(base.add(shape.caches_offset()), shape.caches_bytes())
+                    .unwrap(),
             }
         }
     }
@@ -122,13 +145,15 @@ impl<'r> World<'r> {
         let holds = blocks.chain(others.iter().copied());
         // SAFETY: the caller's promise.
         let (depot, recovered) = unsafe { Depot::reopen(base, shape.depot_bytes, holds) }.unwrap();
+        world.caches.recover(&depot);
         (World { depot, ..world }, recovered)
     }
 
-    /// Records an allocation by stack number `id` as the recorder does.
-    pub fn alloc(&self, shard: usize, id: u64, address: u64) -> Result<(), SaveError> {
-        let place = self.ring.claim(&self.depot, shard);
-        let saved = self.save_counted(id);
+    /// Records an allocation by stack number `id` as the recorder does. A row that has a hold cache is
+    /// only for one caller at a time.
+    pub fn alloc(&self, row: usize, id: u64, address: u64) -> Result<(), SaveError> {
+        let place = self.ring.claim(&self.depot, row);
+        let saved = self.save_counted(row, id);
         let stack = saved.ok();
         if stack.is_some() {
             let block = LiveBlock {
@@ -154,22 +179,45 @@ impl<'r> World<'r> {
 
     /// Saves a stack with both holds and counts in its payload; every other one by its name, as the
     /// recorder does where it knows the stack again.
-    fn save_counted(&self, id: u64) -> Result<WeakHandle, SaveError> {
-        let (hold, stack) = (Hold::ReferenceAndLease, Stack::new(id));
+    fn save_counted(&self, row: usize, id: u64) -> Result<WeakHandle, SaveError> {
+        let stack = Stack::new(id);
         if id.is_multiple_of(2)
             && let Ok(name) = self.depot.save(stack.frames())
-            && self.depot.hold_with_payload(name, hold, 0, &[1]).is_ok()
+            && self.hold_by_name(row, name).is_ok()
         {
             return Ok(name);
         }
-        let saved = self.depot.save_held(stack.frames(), hold)?;
+        let saved = self
+            .depot
+            .save_held(stack.frames(), Hold::ReferenceAndLease)?;
         self.depot.add_payload(saved.handle, 0, 1);
         Ok(saved.weak)
     }
 
+    fn hold_by_name(&self, row: usize, name: WeakHandle) -> Result<(), HoldError> {
+        let (depot, hold) = (&self.depot, Hold::ReferenceAndLease);
+        match self.cache(row) {
+            Some(cache) => cache.hold_with_payload(depot, name, 0, &[1]),
+            None => depot.hold_with_payload(name, hold, 0, &[1]).map(|_| ()),
+        }
+    }
+
+    fn put_for_lease(&self, row: usize, held: WeakHandle) -> bool {
+        let leased = match self.cache(row) {
+            Some(cache) => cache.put_for_lease(&self.depot, held, 0, &[1]),
+            None => self.depot.put_for_lease(held, 0, &[1]),
+        };
+        leased.is_ok()
+    }
+
+    /// The hold cache of a row of callers.
+    pub fn cache(&self, row: usize) -> Option<HoldCache<'r>> {
+        self.caches.get(row)
+    }
+
     /// Records a free by stack number `id`.
-    pub fn free(&self, shard: usize, id: u64, address: u64) -> Result<(), SaveError> {
-        let place = self.ring.claim(&self.depot, shard);
+    pub fn free(&self, row: usize, id: u64, address: u64) -> Result<(), SaveError> {
+        let place = self.ring.claim(&self.depot, row);
         let removed = match self.live.remove(address) {
             Removed::Block(block) => Some(block),
             Removed::Unsampled | Removed::Unknown => None,
@@ -177,7 +225,7 @@ impl<'r> World<'r> {
         let saved = self.depot.save_lease(Stack::new(id).frames());
         let stack = saved.ok().map(|saved| saved.weak);
         let allocation = removed.and_then(|block| block.stack);
-        let leased = allocation.filter(|weak| self.depot.put_for_lease(*weak, 0, &[1]).is_ok());
+        let leased = allocation.filter(|weak| self.put_for_lease(row, *weak));
         let event = Event {
             other_stack: leased,
             ..Event::new(EventKind::Free, address, id, stack)
@@ -228,9 +276,10 @@ impl<'r> World<'r> {
         Ok(seen_count)
     }
 
-    /// Everything that must hold while nobody writes; `bytes` are those of the depot, copied.
+    /// Everything that must hold while nobody writes; `bytes` are a copy of all parts.
     pub fn check_at_rest(
         &self,
+        shape: &Shape,
         bytes: &[u8],
         known: &Known,
         others: &[WeakHandle],
@@ -240,7 +289,10 @@ impl<'r> World<'r> {
         for weak in blocks.chain(others.iter().copied()) {
             *holds.entry(weak.slot()).or_default() += 1;
         }
-        let image = Image::parse(bytes)?;
+        for entry in shape.entries(bytes) {
+            *holds.entry(entry.stack.slot()).or_default() += entry.references;
+        }
+        let image = Image::parse(&bytes[..shape.depot_bytes])?;
         image.check_at_rest(&holds)?;
         let stored = image.check_readable(|frames| known.contains(frames))?;
         Ok(stored + self.check_events()? + self.check_blocks(true)?)

@@ -32,7 +32,9 @@ impl Writer<'_> {
     fn step(&mut self) {
         let id = self.random.below(VARIETY);
         match self.random.below(16) {
-            0..4 => self.alloc(id),
+            // Some stacks come so often that they are held in advance.
+            0..2 => self.alloc(id % 4),
+            2..4 => self.alloc(id),
             4..7 => self.free(id),
             7..9 => self.save_and_hold(id),
             9 => self.put(),
@@ -160,7 +162,14 @@ impl Writer<'_> {
             0 => self.fork_a_reader(),
             1..4 => self.soak.check(self.row, self.world.check_events()),
             4..30 => self.world.depot.advance(1),
+            30..34 => self.clear_cache(),
             _ => {}
+        }
+    }
+
+    fn clear_cache(&self) {
+        if let Some(cache) = self.world.cache(self.row) {
+            cache.clear(&self.world.depot);
         }
     }
 
