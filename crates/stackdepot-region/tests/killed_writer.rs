@@ -289,3 +289,30 @@ fn creation_keeps_errno() {
     assert_eq!(unsafe { *libc::__errno_location() }, 12345);
     assert!(made.is_err());
 }
+
+#[test]
+fn counts_that_waited_in_a_hold_cache_are_not_lost() {
+    let directory = Directory::new();
+    let path = directory.path("file");
+    let name = c_path(&path);
+    let pid = fork(|| {
+        let Ok(writer) = RegionWriter::create(&name, &CreateOptions::alone(1 << 20)) else {
+            return 1;
+        };
+        (0..100).for_each(|number| record_alloc(&writer, 0, 0x10000 + number * 256, 64, 63));
+        0
+    });
+    assert_eq!(wait(pid), 0);
+    let total = || {
+        let snapshot = RegionFile::open(&path).unwrap().snapshot().unwrap();
+        let total = snapshot.stacks().next().unwrap().total;
+        (total.count, total.bytes)
+    };
+    assert_eq!(total(), (100, 6400));
+    let (writer, _) = RegionWriter::reopen(&name).unwrap();
+    assert_eq!(total(), (100, 6400));
+    let weak = writer.depot.walk().next().unwrap().weak;
+    assert_eq!(writer.depot.payload(weak).unwrap(), [100, 6400, 0, 0]);
+    // The references of the cache died with its writer: those of the blocks are what is left.
+    assert_eq!(writer.depot.walk().next().unwrap().references, 100);
+}
