@@ -7,6 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+use stackdepot::cache::EntryImage;
 use stackdepot::image::{HeaderImage, SlotImage};
 use stackdepot::live::{BucketImage, LiveBlock, LiveHeaderImage};
 use stackdepot::ring::{Event, EventImage, EventKind, RingHeaderImage};
@@ -21,23 +22,24 @@ const MOST_MS: u64 = 1000;
 /// Saves into a foreign depot: they come around its clock hand more than once.
 const SAVE_COUNT: u64 = 120;
 
-static ORIGINALS: LazyLock<[Original; 3]> = LazyLock::new(|| recorded(400));
+static ORIGINALS: LazyLock<[Original; 4]> = LazyLock::new(|| recorded(400));
 
 fuzz_target!(|input: &[u8]| {
     let Some((choice, script)) = input.split_first() else {
         return;
     };
-    let [depot, ring, live] = &*ORIGINALS;
+    let [depot, ring, live, caches] = &*ORIGINALS;
     let damaged = |original: &Original| {
         let mut bytes = original.bytes.clone();
         damage::apply(script, &original.parts, &mut bytes);
         bytes
     };
-    budget::within(MOST_MS, || match choice % 8 {
+    budget::within(MOST_MS, || match choice % 10 {
         0 => parse_depot(&damaged(depot)),
         1 | 2 => attach_depot(&damaged(depot)),
         3..=5 => reopen_depot(&damaged(depot), choice >> 3),
         6 => use_ring(&damaged(ring)),
+        7 | 8 => use_caches(&damaged(caches), choice & 0x10 != 0),
         _ => use_live(&damaged(live)),
     });
 });
@@ -245,5 +247,32 @@ fn use_live(bytes: &[u8]) {
         if round == 0 {
             live.reset_in_flight();
         }
+    }
+}
+
+/// Hold caches, as a reader's copy, and as a writer's memory that something wrote over or that a dead
+/// writer left.
+fn use_caches(bytes: &[u8], writer_died: bool) {
+    let (entries, _) = bytes.as_chunks();
+    for entry in entries.iter().filter_map(EntryImage::parse) {
+        assert!(entry.references > 0 && entry.has_not_moved_until(&entry));
+    }
+    let mut memory = Memory::of(bytes);
+    let [depot, ..] = &*ORIGINALS;
+    let mut depot_memory = Memory::of(&depot.bytes);
+    let (Ok(caches), Ok(depot)) = (memory.attach_caches(), depot_memory.attach_depot()) else {
+        return;
+    };
+    if writer_died {
+        caches.recover(&depot);
+    }
+    for cache in (0..).map_while(|number| caches.get(number)) {
+        for _ in 0..3 {
+            for stack in depot.walk() {
+                let _ = cache.hold_with_payload(&depot, stack.weak, 0, &[1, 8]);
+                let _ = cache.put_for_lease(&depot, stack.weak, 2, &[1, 8]);
+            }
+        }
+        cache.clear(&depot);
     }
 }

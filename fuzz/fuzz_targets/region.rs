@@ -143,6 +143,7 @@ fn reopen() {
         depot: writer.depot,
         ring: writer.ring,
         live: writer.live,
+        caches: writer.caches,
     };
     recorder.churn(100);
     unmap(writer);

@@ -1,15 +1,16 @@
-//! True depots, rings and live tables in plain bytes, filled as the recorder fills them.
+//! True depots, rings, live tables and hold caches in plain bytes, filled as the recorder fills them.
 //!
-//! Key types: [`Recorder`], the recorder in miniature over any three parts, and [`Original`], bytes
+//! Key types: [`Recorder`], the recorder in miniature over any such parts, and [`Original`], bytes
 //! with the [`Part`]s that edits aim at. Small on purpose: every slot, cell and entry is in use, so
 //! that most damage hits something.
 
 use crate::damage::Part;
 use crate::memory::Memory;
+use stackdepot::cache::{CACHE_BYTES, HoldCache, HoldCaches};
 use stackdepot::image::HeaderImage;
 use stackdepot::live::{LiveBlock, LiveHeaderImage, LiveTable, Removed};
 use stackdepot::ring::{Event, EventKind, Ring, RingConfig, RingHeaderImage, ring_bytes};
-use stackdepot::{Config, Depot, HEADER_BYTES, LINE_BYTES};
+use stackdepot::{Config, Depot, HEADER_BYTES, LINE_BYTES, WeakHandle};
 
 /// Frames of a generated stack at most.
 pub const MOST_DEPTH: usize = 40;
@@ -37,7 +38,7 @@ pub struct Original {
 /// What an original of some kind consists of.
 pub type PartsOf = fn(&[u8]) -> Vec<Part>;
 
-/// Does with a depot, a ring and a live table what the malloc hooks do.
+/// Does with a depot, a ring, a live table and hold caches what the malloc hooks do.
 #[derive(Clone, Copy)]
 pub struct Recorder<'r> {
     /// The stacks.
@@ -46,6 +47,8 @@ pub struct Recorder<'r> {
     pub ring: Ring<'r>,
     /// The live blocks.
     pub live: LiveTable<'r>,
+    /// What two threads hold in advance.
+    pub caches: HoldCaches<'r>,
 }
 
 /// Stack number `id`: relatives share outer frames, some runs lie in no window.
@@ -96,11 +99,7 @@ impl Recorder<'_> {
     /// Records an alloc as the hooks do.
     pub fn alloc(&self, address: u64, size: u64, id: u64, time: u64) {
         let place = self.ring.claim(&self.depot, id as usize);
-        let held = self.depot.save_acquire_lease(&frames_of(id)).ok();
-        if let Some(held) = held {
-            self.depot.add_payload_words(held.handle, 0, &[1, size]);
-        }
-        let (stack, thread) = (held.map(|held| held.weak), 1000 + id as u32 % 3);
+        let (stack, thread) = (self.save_counted(id, size), 1000 + id as u32 % 3);
         let block = LiveBlock {
             stack,
             size,
@@ -111,8 +110,8 @@ impl Recorder<'_> {
         if let Some(stack) = inserted.released().and_then(|block| block.stack) {
             self.depot.put(self.depot.handle_of(stack));
         }
-        if let Some(held) = held.filter(|_| !inserted.is_stored()) {
-            self.depot.put(held.handle);
+        if let Some(stack) = stack.filter(|_| !inserted.is_stored()) {
+            self.depot.put(self.depot.handle_of(stack));
         }
         let event = Event {
             time,
@@ -120,6 +119,34 @@ impl Recorder<'_> {
             ..Event::new(EventKind::Alloc, address, size, stack)
         };
         let _ = self.ring.fill(place, &event);
+    }
+
+    /// Every other stack is known again, and held out of a cache.
+    fn save_counted(&self, id: u64, size: u64) -> Option<WeakHandle> {
+        if let Some(cache) = self.cache(id)
+            && let Ok(weak) = self.depot.save(&frames_of(id))
+            && cache
+                .hold_with_payload(&self.depot, weak, 0, &[1, size])
+                .is_ok()
+        {
+            return Some(weak);
+        }
+        let held = self.depot.save_acquire_lease(&frames_of(id)).ok()?;
+        self.depot.add_payload_words(held.handle, 0, &[1, size]);
+        Some(held.weak)
+    }
+
+    fn put_for_lease(&self, id: u64, held: WeakHandle, size: u64) -> bool {
+        let leased = match self.cache(id) {
+            Some(cache) => cache.put_for_lease(&self.depot, held, 2, &[1, size]),
+            None => self.depot.put_for_lease(held, 2, &[1, size]),
+        };
+        leased.is_ok()
+    }
+
+    /// Of three threads one has none.
+    fn cache(&self, id: u64) -> Option<HoldCache<'_>> {
+        self.caches.get(id as usize % 3)
     }
 
     /// Records a free as the hooks do.
@@ -135,10 +162,9 @@ impl Recorder<'_> {
         if let Removed::Block(block) = self.live.remove(address) {
             (event.size, event.other_thread) = (block.size, block.thread);
             event.other_time = Some(block.time);
-            event.other_stack = block.stack.filter(|weak| self.depot.renew(*weak).is_ok());
-            if let Some(handle) = block.stack.map(|weak| self.depot.handle_of(weak)) {
-                self.depot.put_with_payload(handle, 2, &[1, block.size]);
-            }
+            event.other_stack = block
+                .stack
+                .filter(|held| self.put_for_lease(id, *held, block.size));
         } else {
             event.kind = EventKind::UnknownFree;
         }
@@ -146,8 +172,8 @@ impl Recorder<'_> {
     }
 }
 
-/// A depot, a ring and a live table after a program of `event_count` events.
-pub fn recorded(event_count: u64) -> [Original; 3] {
+/// A depot, a ring, a live table and hold caches after a program of `event_count` events.
+pub fn recorded(event_count: u64) -> [Original; 4] {
     let config = Config {
         references: true,
         lease_ticks: RING.lease_ticks(),
@@ -159,19 +185,22 @@ pub fn recorded(event_count: u64) -> [Original; 3] {
         Memory::zeros(DEPOT_BYTES),
         Memory::zeros(ring_bytes(&RING).unwrap_or_default()),
         Memory::zeros(LIVE_BYTES),
+        Memory::zeros(2 * CACHE_BYTES),
     ];
-    let [depot, ring, live] = &mut memory;
+    let [depot, ring, live, caches] = &mut memory;
     let recorder = Recorder {
         depot: Depot::new(depot.lines(), &config).expect("a small depot"),
         ring: Ring::new(ring.lines(), &RING).expect("a small ring"),
         live: LiveTable::new(live.lines()).expect("a small live table"),
+        caches: HoldCaches::new(caches.lines()),
     };
     recorder.churn(event_count);
-    let [depot, ring, live] = memory.map(|memory| memory.to_bytes());
+    let [depot, ring, live, caches] = memory.map(|memory| memory.to_bytes());
     [
         original(depot, depot_parts),
         original(ring, ring_parts),
         original(live, live_parts),
+        original(caches, cache_parts),
     ]
 }
 
@@ -233,5 +262,16 @@ pub fn live_parts(bytes: &[u8]) -> Vec<Part> {
             bucket_count as usize * 4 * LINE_BYTES,
             LINE_BYTES,
         ),
+    ]
+}
+
+/// Entries: all of them, and the stack, the credits and the moves of each.
+pub fn cache_parts(bytes: &[u8]) -> Vec<Part> {
+    let entries = Part::new(0, bytes.len(), LINE_BYTES);
+    vec![
+        entries,
+        entries.field(0, 8),
+        entries.field(8, 8),
+        entries.field(16, 8),
     ]
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // views lines as bytes and hands them to `attach` and `reopen`
 
 use core::ptr::NonNull;
+use stackdepot::cache::HoldCaches;
 use stackdepot::live::LiveTable;
 use stackdepot::ring::Ring;
 use stackdepot::{AttachError, Depot, Line, Recovered, SectionError, WeakHandle};
@@ -90,5 +91,15 @@ impl Memory {
         let (base, bytes) = self.base();
         // SAFETY: as for `attach_depot`.
         unsafe { LiveTable::attach(base, bytes) }
+    }
+
+    /// The hold caches that the bytes say.
+    ///
+    /// # Errors
+    /// As [`HoldCaches::attach`].
+    pub fn attach_caches(&mut self) -> Result<HoldCaches<'_>, SectionError> {
+        let (base, bytes) = self.base();
+        // SAFETY: as for `attach_depot`.
+        unsafe { HoldCaches::attach(base, bytes) }
     }
 }

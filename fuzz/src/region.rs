@@ -10,7 +10,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use stackdepot_region::clock::ClockPair;
 use stackdepot_region::format::{
     COUNTERS_OFFSET, ClockWords, FORMAT_VERSION, FileHeader, HEADER_BYTES, LEDGER_OFFSET, MAGIC,
-    PAGE_BYTES, RunState, SECTIONS_OFFSET,
+    PAGE_BYTES, RunState, SECTION_COUNT, SECTIONS_OFFSET,
 };
 use stackdepot_region::modules::{MODULE_ENTRY_BYTES, Module};
 use stackdepot_region::plan::MIN_FILE_BYTES;
@@ -81,10 +81,10 @@ impl Default for Scratch {
 pub fn compact() -> Original {
     let mut bytes = vec![0; HEADER_BYTES + META_BYTES];
     let mut parts = header_parts();
-    let [depot, ring, live] = core_parts::recorded(EVENT_COUNT);
+    let [depot, ring, live, caches] = core_parts::recorded(EVENT_COUNT);
     let modules = modules();
     let mut sections = vec![(HEADER_BYTES, META_BYTES)];
-    for section in [&modules, &ring, &live, &depot] {
+    for section in [&modules, &ring, &live, &caches, &depot] {
         bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
         sections.push((bytes.len(), section.bytes.len()));
         let moved = section.parts.iter().map(|part| part.moved(bytes.len()));
@@ -116,6 +116,7 @@ fn record(writer: &RegionWriter) {
         depot: writer.depot,
         ring: writer.ring,
         live: writer.live,
+        caches: writer.caches,
     };
     recorder.churn(EVENT_COUNT);
     for (window, path) in MODULES {
@@ -159,7 +160,7 @@ fn module_parts(count: usize) -> Vec<Part> {
 fn header_parts() -> Vec<Part> {
     vec![
         Part::new(0, size_of::<FileHeader>(), 8),
-        Part::new(SECTIONS_OFFSET, 5 * 16, 16),
+        Part::new(SECTIONS_OFFSET, SECTION_COUNT * 16, 16),
         Part::new(LEDGER_OFFSET, PAGE_BYTES, 64),
         Part::new(COUNTERS_OFFSET, 2 * PAGE_BYTES, 64),
         Part::new(HEADER_BYTES, META_BYTES, 64),
@@ -180,9 +181,10 @@ fn written_parts(bytes: &[u8]) -> Vec<Part> {
     let (offset, modules) = section(1);
     let module_parts = module_parts(modules.len() / MODULE_ENTRY_BYTES);
     parts.extend(module_parts.into_iter().map(|part| part.moved(offset)));
-    let core: [PartsOf; 3] = [
+    let core: [PartsOf; 4] = [
         core_parts::ring_parts,
         core_parts::live_parts,
+        core_parts::cache_parts,
         core_parts::depot_parts,
     ];
     for (index, parts_of) in (2..).zip(core) {

@@ -324,7 +324,7 @@ impl<'m> Entry<'m> {
         }
         // ORDERING: Release: it is over when the words are 0.
         self.word(MOVES)
-            .store(moves + (1 << MOVES_SHIFT), Ordering::Release);
+            .store(moves.wrapping_add(1 << MOVES_SHIFT), Ordering::Release);
     }
 
     /// Which payload word was on its way.

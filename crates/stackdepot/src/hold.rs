@@ -127,7 +127,7 @@ impl<'r> Region<'r> {
         if let Some(slot) = self.slot(number) {
             let before = slot.drop_references(count);
             if before.references() == count && before.is_live() {
-                self.note_unreferenced(number, State(before.0 - count * State::REF));
+                self.note_unreferenced(number, State(before.0 - State::counted(count)));
             }
         }
     }

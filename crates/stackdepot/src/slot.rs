@@ -161,7 +161,10 @@ impl Slot {
     pub fn add_references(&self, count: u64) -> State {
         // ORDERING: Relaxed: `is_still` comes next, and its fence(Acquire) makes this an acquire
         // of `bear` (Release). What is done under the reference is released by dropping it.
-        State(self.state.fetch_add(count * State::REF, Ordering::Relaxed))
+        State(
+            self.state
+                .fetch_add(State::counted(count), Ordering::Relaxed),
+        )
     }
 
     /// Drops references and answers what was.
@@ -169,7 +172,10 @@ impl Slot {
     pub fn drop_references(&self, count: u64) -> State {
         // ORDERING: Release, partner: `claim_evictable` (Acquire): what was done under the
         // reference is over, also a child's raised generation.
-        State(self.state.fetch_sub(count * State::REF, Ordering::Release))
+        State(
+            self.state
+                .fetch_sub(State::counted(count), Ordering::Release),
+        )
     }
 
     /// Marks a held node as the leaf of a saved stack; answers whether it was not one before.

@@ -121,6 +121,12 @@ impl State {
         (self.0 & !Self::PINNED) >> Self::REF_SHIFT
     }
 
+    /// So many references, in place; the bits that a forged count has too many are left out.
+    #[inline]
+    pub const fn counted(references: u64) -> u64 {
+        references.wrapping_mul(Self::REF)
+    }
+
     /// Frames in the run, 0..=15; 1..=10 in a node.
     #[inline]
     pub const fn length(self) -> usize {

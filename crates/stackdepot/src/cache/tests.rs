@@ -1,10 +1,6 @@
 //! What a cache holds and counts, against the same done on the depot.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "tests"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 extern crate std;
 
