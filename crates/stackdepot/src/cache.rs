@@ -12,6 +12,31 @@
 //! ([`EntryImage`], for readers of a shared file). They go over a word at a time. A word counts twice
 //! while it is on its way: `MOVES` tells that it is, so that a reader can leave it out.
 //!
+//! ```
+//! use stackdepot::cache::{CACHE_BYTES, HoldCaches};
+//! use stackdepot::{Config, Depot, LINE_BYTES, Line};
+//! let (mut memory, mut beside) = (vec![Line::ZERO; 1024], vec![Line::ZERO; 2 * CACHE_BYTES / LINE_BYTES]);
+//! let config = Config {
+//!     references: true,
+//!     lease_ticks: 2,
+//!     payload_words: 4,
+//!     ..Config::new(65536)
+//! };
+//! let depot = Depot::new(&mut memory, &config).unwrap();
+//! let caches = HoldCaches::new(&mut beside);
+//! let weak = depot.save(&[0x401000]).unwrap();
+//! // A thread allocates: blocks and bytes into words 0 and 1.
+//! let [here, there] = [0, 1].map(|number| caches.get(number).unwrap());
+//! for _ in 0..100 {
+//!     here.hold_with_payload(&depot, weak, 0, &[1, 4096]).unwrap();
+//! }
+//! // Another one frees, into words 2 and 3; then both end.
+//! there.put_for_lease(&depot, weak, 2, &[1, 4096]).unwrap();
+//! [here, there].map(|cache| cache.clear(&depot));
+//! assert_eq!(depot.payload(weak).unwrap(), [100, 409600, 1, 4096]);
+//! assert_eq!(depot.walk().next().unwrap().references, 99);
+//! ```
+//!
 //! INVARIANT C1: an entry that names a stack owns one reference more on it than it has credits.
 //! INVARIANT C2: one thread at a time uses a cache. A caller that breaks this gets wrong counts, no more.
 
@@ -402,23 +427,26 @@ impl EntryImage {
 
     /// Reads a copied entry; `None` for one that names no stack.
     pub fn parse(bytes: &[u8; EntryImage::BYTES]) -> Option<EntryImage> {
-        let stack = word_at(bytes, STACK);
-        let moves = word_at(bytes, MOVES);
+        EntryImage::of_words(core::array::from_fn(|index| word_at(bytes, index)))
+    }
+
+    fn of_words(words: [u64; 8]) -> Option<EntryImage> {
+        let [stack, credits, moves, _, mut waiting @ ..] = words;
         let moving = moving(moves);
-        let mut waiting = core::array::from_fn(|index| word_at(bytes, WAITING + index));
         if let Some(word) = moving.and_then(|index| waiting.get_mut(index)) {
             *word = 0;
         }
         (stack != 0).then(|| EntryImage {
             stack: WeakHandle::from_bits(stack),
-            references: (word_at(bytes, CREDITS) & CREDITS_MASK) + 1,
+            references: (credits & CREDITS_MASK) + 1,
             waiting,
             is_moving: moving.is_some(),
             moves,
         })
     }
 
-    /// Whether nothing of it went over to the payload between this copy and a later one.
+    /// Whether nothing of it went over to the payload since this copy began, until a later one began.
+    /// Then a payload that was read in between is without what waits in this copy.
     pub fn has_not_moved_until(&self, later: &EntryImage) -> bool {
         self.stack == later.stack && self.moves == later.moves
     }

@@ -46,7 +46,7 @@ impl<'f> CacheCopy<'f> {
             match pair {
                 (None, None) => {}
                 (Some(first), Some(second)) if first.has_not_moved_until(&second) => {
-                    waiting.add(&second);
+                    waiting.add(&first);
                 }
                 _ => waiting.moved_count += 1,
             }
