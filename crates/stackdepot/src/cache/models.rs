@@ -47,6 +47,7 @@ fn against_a_retire<T>(
 
 /// Copied as a reader of the file copies: word by word, upwards, one after the other.
 fn copy(entry: &super::Entry<'_>) -> Option<EntryImage> {
+    // ORDERING: Acquire, partner: the Release stores of `settle`, as the order of a copy.
     let words = core::array::from_fn(|index| entry.word(index).load(Ordering::Acquire));
     EntryImage::of_words(words)
 }
@@ -73,6 +74,7 @@ fn who_reads_an_entry_before_and_after_the_payload_counts_nothing_twice_and_miss
         });
         let entry = HoldCaches::of_memory(&section).get(0).unwrap().entry(weak);
         let first = copy(&entry).unwrap();
+        // ORDERING: Acquire, partner: the Release of `add_words`.
         let payload = memory
             .region()
             .payload_of(1)
