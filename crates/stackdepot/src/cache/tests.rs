@@ -191,26 +191,90 @@ fn another_thread_puts_what_this_one_held_and_keeps_no_more_than_it_needs() {
 
 #[test]
 fn an_entry_of_use_stays_while_others_pass_by() {
+    for is_used_by_a_hold in [true, false] {
+        with_entry(|depot, caches, weak| {
+            let cache = caches.get(0).unwrap();
+            if is_used_by_a_hold {
+                cache.hold_with_payload(depot, weak, 0, &[1, 8]).unwrap();
+            } else {
+                cache.put_for_lease(depot, weak, 2, &[1, 8]).unwrap();
+            }
+            let [other, _] = others_of_the_entry_of(depot, weak);
+            for _ in 0..MOST_WORTH {
+                cache.hold_with_payload(depot, other, 0, &[1, 8]).unwrap();
+                assert!(cache.entry(weak).names(weak), "{is_used_by_a_hold}");
+            }
+            cache.hold_with_payload(depot, other, 0, &[1, 8]).unwrap();
+            assert!(cache.entry(weak).names(other), "{is_used_by_a_hold}");
+            let counts = if is_used_by_a_hold {
+                [3, 24, 0, 0]
+            } else {
+                [2, 16, 1, 8]
+            };
+            assert_eq!(depot.payload(weak), Ok(counts), "what waited is there");
+            assert_eq!(references(depot, weak), counts[0] - counts[2]);
+        });
+    }
+}
+
+#[test]
+fn stacks_that_take_turns_do_not_push_an_entry_out() {
     with_entry(|depot, caches, weak| {
         let cache = caches.get(0).unwrap();
-        cache.put_for_lease(depot, weak, 2, &[1, 8]).unwrap();
-        // Other stacks of the same entry.
-        let others = (0..).map(|number| depot.save(&[0x2000 + number]).unwrap());
-        let same = |other: &WeakHandle| {
-            ((other.slot() - weak.slot()) as usize).is_multiple_of(CACHE_ENTRIES)
-        };
-        let others: Vec<_> = others.filter(same).take(2).collect();
-        for other in [0, 1, 0, 1, 0].map(|index: usize| others[index]) {
-            cache.hold_with_payload(depot, other, 0, &[1, 8]).unwrap();
+        let others = others_of_the_entry_of(depot, weak);
+        for other in others.iter().cycle().take(20) {
+            cache.hold_with_payload(depot, *other, 0, &[1, 8]).unwrap();
             assert!(cache.entry(weak).names(weak));
         }
-        cache
-            .hold_with_payload(depot, others[0], 0, &[1, 8])
-            .unwrap();
-        assert!(cache.entry(weak).names(others[0]), "twice in a row");
-        assert_eq!(references(depot, weak), 1);
-        assert_eq!(depot.payload(weak), Ok([2, 16, 1, 8]));
     });
+}
+
+/// Two stacks that would have the same entry.
+fn others_of_the_entry_of(depot: &Depot<'_>, weak: WeakHandle) -> [WeakHandle; 2] {
+    let others = (0..).map(|number| depot.save(&[0x2000 + number]).unwrap());
+    let distance = |other: &WeakHandle| (other.slot() - weak.slot()) as usize;
+    let mut others = others.filter(|other| distance(other).is_multiple_of(CACHE_ENTRIES));
+    [0, 1].map(|_| others.next().unwrap())
+}
+
+#[test]
+fn an_entry_takes_references_when_it_has_none_and_gives_back_what_are_too_many() {
+    with_entry(|depot, caches, weak| {
+        let cache = caches.get(0).unwrap();
+        let owned = || ahead(caches, weak).0;
+        for left in (0..BATCH).rev() {
+            cache.hold_with_payload(depot, weak, 0, &[1, 8]).unwrap();
+            assert_eq!(owned(), left + 1);
+        }
+        cache.hold_with_payload(depot, weak, 0, &[1, 8]).unwrap();
+        assert_eq!(owned(), BATCH + 1, "that one was held on the depot");
+        let held = 2 + BATCH + 1;
+        assert_eq!(references(depot, weak), held + owned());
+        for there in BATCH + 2..=2 * BATCH + 1 {
+            cache.put_for_lease(depot, weak, 2, &[1, 8]).unwrap();
+            assert_eq!(owned(), there);
+        }
+        assert_eq!(
+            references(depot, weak),
+            held + BATCH + 1,
+            "nothing went back yet"
+        );
+        cache.put_for_lease(depot, weak, 2, &[1, 8]).unwrap();
+        assert_eq!(owned(), BATCH + 2);
+        assert_eq!(references(depot, weak), held + 1);
+    });
+}
+
+#[test]
+fn each_thread_has_a_cache_of_its_own() {
+    assert_eq!(CACHE_BYTES, 32 * 64);
+    let mut lines = vec![Line::ZERO; CACHE_LINES + CACHE_ENTRIES - 1];
+    let caches = HoldCaches::new(&mut lines);
+    let [first, second] = [0, 1].map(|number| caches.get(number).unwrap().entries);
+    assert!(!core::ptr::eq(&first[CACHE_ENTRIES - 1], &second[0]));
+    assert!(core::ptr::eq(&caches.lines[CACHE_ENTRIES], &second[0]));
+    assert!(caches.get(THREADS).is_none(), "half a cache is none");
+    assert!(caches.get(usize::MAX).is_none());
 }
 
 #[test]
@@ -280,9 +344,12 @@ fn a_stack_that_came_back_to_its_entry_has_moved() {
         let image = || images(caches).into_iter().next().unwrap();
         let before = image();
         assert!(before.has_not_moved_until(&image()));
-        cache.clear(depot);
-        cache.entry(weak).enter(depot, weak);
-        assert!(!before.has_not_moved_until(&image()));
+        for times in 1..20 {
+            cache.clear(depot);
+            cache.entry(weak).enter(depot, weak);
+            assert!(!before.has_not_moved_until(&image()) && !image().is_moving);
+            assert_eq!(cache.entry(weak).load(MOVES), times << MOVES_SHIFT);
+        }
     });
 }
 
