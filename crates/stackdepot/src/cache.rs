@@ -15,7 +15,8 @@
 //! ```
 //! use stackdepot::cache::{CACHE_BYTES, HoldCaches};
 //! use stackdepot::{Config, Depot, LINE_BYTES, Line};
-//! let (mut memory, mut beside) = (vec![Line::ZERO; 1024], vec![Line::ZERO; 2 * CACHE_BYTES / LINE_BYTES]);
+//! let mut memory = vec![Line::ZERO; 1024];
+//! let mut beside = vec![Line::ZERO; 2 * CACHE_BYTES / LINE_BYTES];
 //! let config = Config {
 //!     references: true,
 //!     lease_ticks: 2,
@@ -38,7 +39,8 @@
 //! ```
 //!
 //! INVARIANT C1: an entry that names a stack owns one reference more on it than it has credits.
-//! INVARIANT C2: one thread at a time uses a cache. A caller that breaks this gets wrong counts, no more.
+//! INVARIANT C2: one thread at a time uses a cache. A caller that breaks this gets wrong counts, those of
+//! references too: a stack that is held may then be evicted.
 
 use crate::depot::Depot;
 use crate::error::HoldError;
@@ -276,7 +278,8 @@ impl<'m> Entry<'m> {
 
     #[inline(always)]
     fn names(self, weak: WeakHandle) -> bool {
-        self.load(STACK) == weak.to_bits()
+        // An empty entry names nothing, whatever a forged handle says.
+        weak.to_bits() != 0 && self.load(STACK) == weak.to_bits()
     }
 
     fn stack(self) -> Option<WeakHandle> {

@@ -296,6 +296,28 @@ fn a_stack_that_is_gone_is_not_held() {
 }
 
 #[test]
+fn an_empty_entry_names_no_stack() {
+    let mut memory = vec![Line::ZERO; 1024];
+    let mut lines = vec![Line::ZERO; CACHE_LINES];
+    let depot = Depot::new(&mut memory, &all_on()).unwrap();
+    let caches = HoldCaches::new(&mut lines);
+    let cache = caches.get(0).unwrap();
+    let forged = WeakHandle::from_bits(0);
+    for _ in 0..8 {
+        assert!(cache.put_for_lease(&depot, forged, 2, &[1, 8]).is_err());
+        assert!(cache.hold_with_payload(&depot, forged, 0, &[1, 8]).is_err());
+    }
+    let entry = cache.entry(forged);
+    let waits = |index| {
+        entry
+            .waiting(index)
+            .map(|word| word.load(Ordering::Relaxed))
+    };
+    assert_eq!([0, 1, 2, 3].map(waits), [Some(0); 4]);
+    assert_eq!(entry.load(CREDITS), 0);
+}
+
+#[test]
 fn a_stack_with_too_many_references_gets_no_entry() {
     let mut memory = vec![Line::ZERO; 1024];
     let mut lines = vec![Line::ZERO; CACHE_LINES];
